@@ -1,0 +1,70 @@
+# make demo    train, compare and register models on the bundled sample
+# make test    style, import rules, types, tests
+# make lint    style, import rules, types
+# make format  rewrite the code in the house's style
+# make bench   every benchmark, one after the other
+# make clean   remove the environment and the caches of tools, never the warehouse
+#
+# Each creates the environment first where it is absent or older than what it was made from.
+# Variables: PYTHON=python3.12 the interpreter that makes the environment; VENV=path where it lies;
+#            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test.
+# On Linux, torch from the default package index brings several GB of CUDA libraries. To have the small
+# CPU build, install it first:  make venv INSTALL_FIRST="torch --index-url <index of CPU builds>"
+# (https://pytorch.org names that index).
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= auto
+TESTS ?=
+INSTALL_FIRST ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+ifdef UV
+CREATE = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+INSTALL = uv pip install --quiet --python $(BIN)/python
+else
+CREATE = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.PHONY: demo test lint format bench clean venv
+
+demo: $(STAMP)
+	@$(BIN)/tidemill demo
+
+test: lint
+	@echo "tests"
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
+
+lint: $(STAMP)
+	@echo "style"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "run 'make format'"; exit 1; }
+	@echo "import rules"
+	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
+	@echo "types"
+	@$(BIN)/mypy --no-error-summary
+
+format: $(STAMP)
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(STAMP)
+	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find flows pipeline warehouse tests -name __pycache__ -type d -exec rm -rf {} +
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "environment in $(VENV) (a few minutes, once)"
+	@$(CREATE)
+ifneq ($(INSTALL_FIRST),)
+	@$(INSTALL) -c constraints.txt $(INSTALL_FIRST)
+endif
+	@$(INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Prefect flows: order, caching, retries and limits around pipeline/ and warehouse/."""

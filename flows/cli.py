@@ -1,0 +1,477 @@
+"""The command ``tidemill``: parse, call, print. Exit codes: 0 done, 1 a bug or a finding, 2 the
+person's mistake (one sentence on stderr), 130 interrupted.
+
+``retrain`` and ``ingest`` run a flow in this process. Where PREFECT_API_URL (or the active profile)
+names a server, that is a flow run which the server records. Where none is named, Prefect would
+start a server of its own for 8 to 10 seconds and drop it again, with most of its records; here the
+flow's function is called as it is, and ``Steps`` keeps the same results under the same keys.
+
+Text from data is shown with every control character escaped, and never read as markup.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.catalogue import (
+    apply_overrides,
+    catalogue,
+    checked,
+    setting,
+    signature_of,
+    source_addresses,
+    tracking_uri,
+    warehouse_root,
+)
+from pipeline.errors import InputError
+from warehouse.errors import StorageError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+    from warehouse.registry import Registry
+
+OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+WIDTH_OF_FILES = 160
+"""Columns of a table that is not shown on a terminal."""
+MAX_RAW_SHOWN = 60
+"""Characters of a rejected row that the table shows; --json has all that was kept."""
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,pipeline,warehouse",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+"""No telemetry; our own log lines belong to the flow run, if there is one. What is set stays."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    parsed = _parser().parse_args(arguments)
+    _log_to_stderr()
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except (InputError, StorageError) as error:
+        print(f"tidemill: {printable(str(error))}", file=sys.stderr)  # noqa: T201
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception:
+        print(printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)  # noqa: T201
+        return FAILED
+
+
+def printable(text: str, keep: str = "") -> str:
+    """``text`` with every character that a terminal may act on written as an escape."""
+    return "".join(
+        c if c.isprintable() or c in keep or c == "\N{IDEOGRAPHIC SPACE}" else _escape(c)
+        for c in text
+    )
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidemill", description="Train, compare and register recurrent sequence models."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], summary: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(command=run)
+        added.add_argument(
+            "--warehouse", metavar="DIR", help="default: $TIDEMILL_WAREHOUSE, else .warehouse"
+        )
+        return added
+
+    def as_json(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "--json", action="store_true", help="print JSON, nothing else, on stdout"
+        )
+
+    def of_catalogue(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--catalogue", metavar="FILE", help="another prefect.yaml")
+
+    retrain = command("retrain", _retrain, "run a deployment of the catalogue in this process")
+    retrain.add_argument("name", metavar="NAME")
+    _retrain_arguments(retrain)
+    demo = command("demo", _retrain, "retrain demo: the bundled sample")
+    demo.set_defaults(name="demo")
+    _retrain_arguments(demo)
+    for added in (retrain, demo):
+        of_catalogue(added)
+        as_json(added)
+
+    ingest = command("ingest", _ingest, "check and store the sources of a deployment, no training")
+    ingest.add_argument("name", metavar="NAME")
+    ingest.add_argument("--source", nargs="+", action="extend", metavar="PATH_OR_GLOB")
+    ingest.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", default=[])
+    of_catalogue(ingest)
+    as_json(ingest)
+
+    quarantine = command("quarantine", _quarantine, "rows that were rejected, by reason")
+    quarantine.add_argument("name", metavar="NAME")
+    quarantine.add_argument("--samples", type=int, default=3, help="rows shown of each reason")
+    as_json(quarantine)
+
+    leaderboard = command("leaderboard", _leaderboard, "all versions of a model and their scores")
+    leaderboard.add_argument("name", metavar="NAME")
+    as_json(leaderboard)
+
+    predict = command("predict", _predict, "answers of the champion, or of another version")
+    predict.add_argument("name", metavar="NAME")
+    predict.add_argument("texts", nargs="*", metavar="TEXT")
+    predict.add_argument("--input", type=Path, help="a text a line, or .jsonl with the key text")
+    predict.add_argument("--output", type=Path, help="where the answers to --input go, as JSONL")
+    which = predict.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int)
+    which.add_argument("--variant", help="the newest version of it, for example lstm-2")
+    predict.add_argument("--top", type=int, default=5, help="candidates for each text")
+    as_json(predict)
+
+    rollback = command("rollback", _rollback, "make the previous champion the champion again")
+    rollback.add_argument("name", metavar="NAME")
+
+    ui = command("ui", _ui, "show runs and models in the browser")
+    ui.add_argument("--port", type=int, default=5000)
+
+    doctor = command("doctor", _doctor, "check libraries, device, warehouse and servers")
+    as_json(doctor)
+
+    deploy = command("deploy", _deploy, "send the catalogue to the Prefect server, with schedules")
+    of_catalogue(deploy)
+    return parser
+
+
+def _retrain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source", nargs="+", action="extend", metavar="PATH_OR_GLOB", help="instead of its own"
+    )
+    parser.add_argument("--variants", metavar="A,B", help="for example lstm,gru-2,bilstm")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+        default=[],
+        help="for example training.num_epochs=5",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _retrain(parsed: argparse.Namespace) -> int:
+    parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
+    if parsed.source:
+        parameters["sources"] = parsed.source
+    if parsed.variants:
+        parameters["variants"] = [each.strip() for each in parsed.variants.split(",")]
+    if parsed.device:
+        parameters["device"] = parsed.device
+    if parsed.warehouse:
+        parameters["warehouse"] = parsed.warehouse
+    overrides = dict(setting(each) for each in parsed.set)
+    from flows.retrain import retrain
+
+    signature = signature_of(retrain)
+    arguments = checked(apply_overrides(parameters, overrides, signature), signature)
+    report = _run(retrain, arguments)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        _print_rows(_leaderboard_rows(_registry(parsed), report.name))
+        _say(report.reason)
+    return OK
+
+
+def _ingest(parsed: argparse.Namespace) -> int:
+    from flows.ingest import ingest
+    from flows.retrain import retrain
+
+    signature = signature_of(retrain)
+    parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
+    overrides = dict(setting(each) for each in parsed.set)
+    arguments = checked(apply_overrides(parameters, overrides, signature), signature)
+    report = _run(
+        ingest,
+        {
+            "name": arguments["name"],
+            "sources": source_addresses(parsed.source or arguments["sources"]),
+            "records": arguments["records"],
+            "warehouse": parsed.warehouse,
+        },
+    )
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        rows = {
+            "snapshot": report.snapshot.id,
+            "rows accepted": report.num_accepted,
+            "rows rejected": report.num_rejected,
+            **{f"  {reason}": count for reason, count in report.rejected_by_reason.items()},
+            "utterances dropped": report.num_dropped_utterances,
+        }
+        _print_table(("", ""), [(key, str(value)) for key, value in rows.items()])
+    return OK
+
+
+def _quarantine(parsed: argparse.Namespace) -> int:
+    from warehouse.tables import Tables
+
+    tables = Tables(warehouse_root(parsed.warehouse))
+    head = tables.head(parsed.name)
+    if head is None:
+        raise InputError(f"{parsed.name} holds no data: run tidemill ingest {parsed.name}")
+    rows = [row for ref in tables.snapshot(head).attached for row in tables.read(ref).to_pylist()]
+    by_reason: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_reason.setdefault(row["reason"], []).append(
+            {
+                "address": row["address"],
+                "line": row["line"],
+                "detail": row["detail"],
+                "raw": row["raw"].decode("utf-8", "backslashreplace"),
+            }
+        )
+    reasons = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    if parsed.json:
+        _print_json(
+            [
+                {"reason": reason, "num_rows": len(found), "samples": found[: parsed.samples]}
+                for reason, found in reasons
+            ]
+        )
+    elif not rows:
+        _say(f"{parsed.name}: no row was rejected")
+    else:
+        cells = [
+            (
+                *((reason, str(len(found))) if not index else ("", "")),
+                f"{row['address']}:{row['line']}",
+                row["detail"],
+                row["raw"][:MAX_RAW_SHOWN],
+            )
+            for reason, found in reasons
+            for index, row in enumerate(found[: parsed.samples])
+        ]
+        _print_table(("reason", "rows", "where", "what is wrong", "begins"), cells, right=("rows",))
+    return OK
+
+
+def _leaderboard(parsed: argparse.Namespace) -> int:
+    rows = _leaderboard_rows(_registry(parsed), parsed.name)
+    if not rows:
+        raise InputError(f"{parsed.name} has no versions: run tidemill retrain {parsed.name}")
+    if parsed.json:
+        _print_json(rows)
+    else:
+        _print_rows(rows)
+    return OK
+
+
+def _predict(parsed: argparse.Namespace) -> int:
+    if bool(parsed.texts) == bool(parsed.input):
+        raise InputError("give texts to predict from, or a file of them with --input")
+    if bool(parsed.input) != bool(parsed.output):
+        raise InputError("--input and --output belong together")
+    registry = _registry(parsed)
+    from flows.predict import predict_file, predict_texts
+
+    model = registry.load(parsed.name, version=parsed.version, variant=parsed.variant)
+    if parsed.input:
+        num_texts = predict_file(model, parsed.input, parsed.output, parsed.top)
+        summary = {"version": model.info.version, "num_texts": num_texts}
+        if parsed.json:
+            _print_json(summary)
+        else:
+            _say(f"answered {num_texts} texts in {parsed.output}")
+        return OK
+    answers = predict_texts(model, parsed.texts, parsed.top)
+    if parsed.json:
+        _print_json(answers)
+    else:
+        rows = [
+            (answer["text"] if not rank else "", each["text"], f"{each['score']:.4f}")
+            for answer in answers
+            for rank, each in enumerate(answer["candidates"])
+        ]
+        _print_table(("text", "candidate", "score"), rows, right=("score",))
+    return OK
+
+
+def _rollback(parsed: argparse.Namespace) -> int:
+    champion = _registry(parsed).rollback(parsed.name)
+    _say(f"version {champion.version} ({champion.variant}) is the champion of {parsed.name} again")
+    return OK
+
+
+def _ui(parsed: argparse.Namespace) -> int:
+    registry = _registry(parsed)
+    command = registry.server_command(port=parsed.port)
+    _say(f"http://127.0.0.1:{parsed.port}  (Ctrl-C ends it)")
+    environment = {**os.environ, **registry.server_environment()}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from flows.doctor import diagnose
+
+    checks = diagnose(warehouse_root(parsed.warehouse))
+    if parsed.json:
+        _print_json([vars(check) for check in checks])
+    else:
+        _print_table(
+            ("", "subject", "found", "remedy"),
+            [
+                ("ok" if c.right else "WRONG", c.subject, c.found, "" if c.right else c.remedy)
+                for c in checks
+            ],
+        )
+    return OK if all(check.right for check in checks) else FAILED
+
+
+def _deploy(parsed: argparse.Namespace) -> int:
+    from flows.deploy import deploy
+
+    deploy(catalogue(parsed.catalogue), tell=_say)
+    return OK
+
+
+# --- calling --------------------------------------------------------------------------------------
+
+
+def _run(flow: "Flow[..., Any]", arguments: Mapping[str, Any]) -> Any:
+    from flows.deploy import server_address
+
+    run: Callable[..., Any] = flow if server_address() else flow.fn
+    return run(**arguments)
+
+
+def _registry(parsed: argparse.Namespace) -> "Registry":
+    """The registry to read from; InputError where nothing was ever published to it."""
+    root, server = warehouse_root(parsed.warehouse), tracking_uri()
+    if server is None and not (root / "mlflow").is_dir():
+        raise InputError(
+            f"{root} holds no models yet: run tidemill demo, or name another warehouse"
+        )
+    from warehouse.registry import Registry
+
+    return Registry(root, server)
+
+
+def _leaderboard_rows(registry: "Registry", name: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "version": each.version,
+            "variant": each.variant,
+            "champion": each.champion,
+            "metrics": each.metrics,
+        }
+        for each in registry.versions(name)
+    ]
+
+
+# --- printing -------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else WIDTH_OF_FILES
+    return Console(markup=False, highlight=False, emoji=False, width=width)
+
+
+def _say(text: str) -> None:
+    _console().print(Text(printable(text)), soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    text = json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    print(shown)  # noqa: T201
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
+def _print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _console().print(table)
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The leaderboard as a table: the scores on test, where there are any, one a column."""
+    names = sorted({name for row in rows for name in row["metrics"] if name.startswith("test/")})
+    columns = [name.removeprefix("test/") for name in names]
+    _print_table(
+        ("version", "variant", "", *columns),
+        [
+            (
+                str(row["version"]),
+                row["variant"],
+                "champion" if row["champion"] else "",
+                *(f"{row['metrics'][n]:.4g}" if n in row["metrics"] else "" for n in names),
+            )
+            for row in rows
+        ],
+        right=("version", *columns),
+    )
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
+
+
+def _log_to_stderr() -> None:
+    """Our packages' progress on stderr, one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for package in ("flows", "pipeline", "warehouse"):
+        log = logging.getLogger(package)
+        log.setLevel(logging.INFO)
+        log.handlers = [handler]
+        log.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

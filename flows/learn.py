@@ -1,0 +1,246 @@
+"""The tasks from ids to scores: fit one variant, evaluate it on one split."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from flows.caching import ContentPolicy, cached_task
+from flows.prepare import (
+    VocabularyRef,
+    encoded_rows,
+    read_vocabulary,
+    spelling_beyond,
+    word_rows,
+)
+from pipeline.evaluation import EvaluationConfig, evaluate
+from pipeline.prediction import Predictor
+from pipeline.problems.problem import Examples, Problem
+from pipeline.ragged import Ragged
+from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.text import TextConfig, Tokenizer
+from pipeline.training import (
+    Observer,
+    TrainingConfig,
+    TrainingState,
+    fit,
+    resolve_device,
+)
+from warehouse.checkpoints import CheckpointRef, Checkpoints
+from warehouse.examples import statistics_table, token_table
+from warehouse.tables import TableRef, Tables, ragged_column
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_STATES = 60.0
+"""A killed training loses at most this much work."""
+SECONDS_BETWEEN_NEWS = 5.0
+"""How long a training is silent at most."""
+
+
+class FitReport(BaseModel, frozen=True):
+    """A trained variant: where it is, how training went and what it cost."""
+
+    checkpoint: CheckpointRef
+    history: list[dict[str, Any]]
+    best_epoch: int
+    stopped: str
+    num_parameters: int
+    seconds: float
+    tokens_per_second: float
+    started_ms: int
+
+
+class ScoreReport(BaseModel, frozen=True):
+    """Scores of one checkpoint on one split, and the table of their statistics, row by row."""
+
+    metrics: dict[str, float]
+    statistics: TableRef
+    signatures: dict[str, str]
+    samples: list[dict[str, str]]
+
+
+class _Reporter(Observer):
+    """Tells the log how a training goes, times it, and keeps its state."""
+
+    def __init__(self, name: str, num_epochs: int, keep: Callable[[TrainingState], None]) -> None:
+        self.name, self.num_epochs, self.keep = name, num_epochs, keep
+        self.told = self.kept = self.epoch_began = time.monotonic()
+
+    def step(self, epoch: int, batch: int, num_batches: int) -> None:
+        now = time.monotonic()
+        if now - self.told >= SECONDS_BETWEEN_NEWS:
+            self.told = now
+            logger.info(
+                "%s: epoch %d of %d, %.0f %%",
+                self.name,
+                epoch,
+                self.num_epochs,
+                100 * batch / num_batches,
+            )
+
+    def epoch(self, record: dict[str, Any]) -> dict[str, Any]:
+        now = time.monotonic()
+        seconds, self.epoch_began, self.told = now - self.epoch_began, now, now
+        losses = record["metrics"]
+        logger.info(
+            "%s: epoch %d of %d done in %.1f s, perplexity %.1f in training, %.1f in validation",
+            self.name,
+            record["epoch"],
+            self.num_epochs,
+            seconds,
+            losses["train/perplexity"],
+            losses["valid/perplexity"],
+        )
+        speed = {"speed/tokens_per_second": record["num_tokens"] / max(seconds, 1e-9)}
+        return {
+            "timestamp_ms": time.time_ns() // 1_000_000,
+            "seconds": seconds,
+            "metrics": losses | speed,
+        }
+
+    def save(self, state: Callable[[], TrainingState]) -> None:
+        if time.monotonic() - self.kept >= SECONDS_BETWEEN_STATES:
+            self.keep(state())
+            self.kept = time.monotonic()
+
+
+def _problem_module(inputs: Any) -> list[str]:
+    """A change in one problem's file trains the models of that problem again, and no others."""
+    return [type(inputs["problem"]).__module__]
+
+
+@cached_task(also=_problem_module)
+def train(
+    root: str,
+    problem: Problem,
+    variant: Variant,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    config: dict[str, Any],
+    vocabularies: Sequence[VocabularyRef],
+    train_ids: TableRef,
+    valid_ids: TableRef,
+    device: str,
+) -> FitReport:
+    """Fit one variant; a run that was cut off goes on from its last kept state.
+
+    ``config`` is what the checkpoint says of itself, beside weights and vocabularies.
+    """
+    inputs = {
+        "problem": problem,
+        "variant": variant,
+        "network": network,
+        "training": training,
+        "config": config,
+        "vocabularies": vocabularies,
+        "train_ids": train_ids,
+        "valid_ids": valid_ids,
+    }
+    policy = train.cache_policy
+    assert isinstance(policy, ContentPolicy)
+    key = policy.key(inputs)
+    tables, checkpoints = Tables(root), Checkpoints(root)
+    words = [read_vocabulary(tables, ref) for ref in vocabularies]
+    began = time.time_ns() // 1_000_000
+    kept = checkpoints.load_state(key)
+    if kept:
+        logger.info("%s: going on after step %d", variant.name, kept[1]["step"])
+    fitted = fit(
+        problem,
+        variant,
+        network,
+        training,
+        examples_of(tables.read(train_ids)),
+        examples_of(tables.read(valid_ids)),
+        [len(each) for each in words],
+        device=resolve_device(device),
+        observer=_Reporter(
+            variant.name,
+            training.num_epochs,
+            lambda state: checkpoints.save_state(key, state.tensors, state.scalars),
+        ),
+        state=TrainingState(*kept) if kept else None,
+    )
+    names = ("vocabulary", "target_vocabulary")
+    checkpoint = checkpoints.save(
+        config,
+        fitted.weights,
+        {name: each.to_json() for name, each in zip(names, words, strict=False)},
+        fitted.history,
+    )
+    checkpoints.drop_state(key)
+    seconds = sum(record["seconds"] for record in fitted.history)
+    return FitReport(
+        checkpoint=checkpoint,
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        stopped=fitted.stopped,
+        num_parameters=fitted.num_parameters,
+        seconds=seconds,
+        tokens_per_second=sum(record["num_tokens"] for record in fitted.history)
+        / max(seconds, 1e-9),
+        started_ms=began,
+    )
+
+
+@cached_task()
+def score(
+    root: str,
+    checkpoint: CheckpointRef,
+    rows: TableRef,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+    vocabularies: Sequence[VocabularyRef],
+    evaluation: EvaluationConfig,
+    device: str,
+) -> ScoreReport:
+    """Score a checkpoint on one split of token rows, whose columns were cut as ``texts`` say.
+
+    The checkpoint reads with its own vocabularies, and cuts the text anew where it was trained with
+    another cut: so the champion of another day is scored on today's split as its challengers are.
+    What an unknown word costs to spell comes from the letters of today's training split.
+    """
+    tables = Tables(root)
+    found = Checkpoints(root).load(checkpoint)
+    predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies, device)
+    written = [
+        [tokenizer.detokenise(tokens) for tokens in word_rows(tables, rows, column)]
+        for column, tokenizer in zip(columns, map(Tokenizer, texts), strict=True)
+    ]
+    spelling = spelling_beyond(tables, vocabularies[-1], predictor.vocabularies[-1])
+    if tuple(texts) == predictor.texts:
+        cut = tables.read(rows, columns)
+    else:
+        cut = token_table(
+            columns,
+            [
+                [tokenizer.tokenize(text) for text in side]
+                for side, tokenizer in zip(written, predictor.tokenizers, strict=True)
+            ],
+        )
+    scores = evaluate(
+        predictor,
+        examples_of(encoded_rows(cut, columns, predictor.vocabularies, spelling)),
+        written[0],
+        written[1] if len(written) > 1 else [],
+        evaluation,
+    )
+    return ScoreReport(
+        metrics=scores.metrics,
+        statistics=tables.write([statistics_table(scores.statistics)]),
+        signatures=scores.signatures,
+        samples=scores.samples,
+    )
+
+
+def examples_of(ids: Any) -> Examples:
+    """A table of ids as the arrays that a model reads."""
+    return Examples(
+        inputs=Ragged(*ragged_column(ids, "inputs")),
+        targets=Ragged(*ragged_column(ids, "targets")) if "targets" in ids.column_names else None,
+        characters=ragged_column(ids, "characters")[0],
+        spelling=ragged_column(ids, "spelling")[0],
+    )

@@ -1,0 +1,87 @@
+"""Texts through a registered model: a few at once, or a whole file in batches."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError
+from warehouse.registry import LoadedModel
+
+BATCH_SIZE = 256
+"""Texts that a model sees at once."""
+
+
+def predict_texts(model: LoadedModel, texts: Sequence[str], top: int = 5) -> list[dict[str, Any]]:
+    """``{"text", "candidates": [{"text", "score"}]}`` for each text, the best candidate first.
+
+    ``top`` is how many candidates to give, where the model gives more than one.
+    """
+    params = {"top": top} if "top" in model.parameters else {}
+    answers = model.predict(texts, params)
+    return [
+        {
+            "text": text,
+            "candidates": [
+                {"text": str(each["text"]), "score": float(each["score"])} for each in candidates
+            ],
+        }
+        for text, candidates in zip(texts, answers["candidates"], strict=True)
+    ]
+
+
+def predict_file(model: LoadedModel, source: Path, target: Path, top: int = 5) -> int:
+    """Answer every text of ``source`` in ``target``, a JSON line each; returns how many.
+
+    ``source`` has a text a line; or, named ``.jsonl``, an object with the key ``text`` a line.
+    ``target`` appears when it is whole. Raises InputError naming the line that cannot be read.
+    """
+    descriptor, aside = tempfile.mkstemp(dir=target.absolute().parent, prefix=f".{target.name}.")
+    try:
+        num_texts = 0
+        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            texts = _texts(source)
+            while batch := list(islice(texts, BATCH_SIZE)):
+                answers = predict_texts(model, batch, top)
+                file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in answers)
+                num_texts += len(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return num_texts
+
+
+def _texts(source: Path) -> Iterator[str]:
+    try:
+        with source.open("rb") as file:
+            read = _texts_of_json if source.suffix == ".jsonl" else _texts_of_lines
+            yield from read(source, file)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _texts_of_lines(source: Path, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source}, line {number} is not UTF-8: convert the file") from error
+
+
+def _texts_of_json(source: Path, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(_texts_of_lines(source, lines), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{source}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise InputError(f"{source}, line {number} is no object with a text under 'text'")
+        yield row["text"]

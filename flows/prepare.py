@@ -1,0 +1,196 @@
+"""The tasks from records to ids: tokenize, divide, build the vocabulary, encode.
+
+Each is cached by content, so that a new file costs the cutting of that file alone, and another
+vocabulary size cuts nothing again.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from flows.caching import cached_task
+from pipeline.records import SplitsConfig
+from pipeline.splits import SPLITS, divide_pairs, divide_texts, reply_pairs, text_keys
+from pipeline.text import TextConfig, Tokenizer, Utf8
+from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
+from warehouse.examples import (
+    PAIRS_CUT,
+    UTTERANCES,
+    id_table,
+    pair_rows,
+    paired_by,
+    read_all,
+    row_texts,
+    utterance_rows,
+    utterance_texts,
+    words_table,
+)
+from warehouse.tables import TableRef, Tables, count_words, dictionary_column, utf8_column
+
+
+class SplitRefs(BaseModel, frozen=True):
+    """The token tables of the three splits, and how many rows were left out of them and why."""
+
+    train: TableRef
+    valid: TableRef
+    test: TableRef
+    num_duplicates: int
+    num_leaks: int
+
+    @property
+    def tables(self) -> dict[str, TableRef]:
+        """Split -> table."""
+        return {name: getattr(self, name) for name in SPLITS}
+
+
+class VocabularyRef(BaseModel, frozen=True):
+    """A vocabulary: the first ``num_words`` rows of the training split's counted words.
+
+    ``num_tokens`` are the running words of the training split, ``unknown_rate`` the share of them
+    that the vocabulary leaves out.
+    """
+
+    counts: TableRef
+    num_words: int
+    num_tokens: int
+    unknown_rate: float
+
+    def cache_digest(self) -> str:
+        """The identity of the words, of their ids, and of the words left out."""
+        return f"{self.counts.digest}:{self.num_words}"
+
+    def intact(self, root: str) -> bool:
+        """Whether the table of words is there and whole."""
+        return self.counts.intact(root)
+
+
+@cached_task()
+def tokenize(
+    root: str, shard: TableRef, kind: str, text: TextConfig, target_text: TextConfig | None
+) -> TableRef:
+    """Cut one shard of records into tokens: ``UTTERANCES`` of dialogues, ``PAIRS_CUT`` of pairs."""
+    tables = Tables(root)
+    tokenizer = Tokenizer(text)
+    if kind == "dialogues":
+        return tables.write(
+            (
+                utterance_rows(batch, _cut(tokenizer, utterance_texts(batch)))
+                for batch in tables.batches(shard)
+            ),
+            UTTERANCES,
+        )
+    target_tokenizer = Tokenizer(target_text or text)
+    return tables.write(
+        (
+            pair_rows(
+                batch,
+                _cut(tokenizer, utf8_column(batch.column("source"))),
+                _cut(target_tokenizer, utf8_column(batch.column("target"))),
+            )
+            for batch in tables.batches(shard)
+        ),
+        PAIRS_CUT,
+    )
+
+
+def _cut(tokenizer: Tokenizer, texts: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+    normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
+    return normalised.data, token_offsets, list_offsets
+
+
+@cached_task()
+def divide(
+    root: str, shards: Sequence[TableRef], kind: str, paired: bool, splits: SplitsConfig
+) -> SplitRefs:
+    """Gather all shards and divide their rows: no row twice, nothing held out in training.
+
+    A problem of pairs makes pairs of dialogues: an utterance and the reply to it.
+    """
+    tables = Tables(root)
+    rows = read_all(tables, shards, UTTERANCES if kind == "dialogues" else PAIRS_CUT)
+    if kind == "dialogues":
+        groups = rows.column("group").to_pylist()
+        turns = rows.column("turn").to_numpy()
+        if paired:
+            rows = paired_by(rows, *reply_pairs(groups, turns, rows.column("speaker").to_numpy()))
+    if paired:
+        source, target = (
+            text_keys(Utf8(*row_texts(rows.column(side)))) for side in ("source", "target")
+        )
+        division = divide_pairs(rows.column("group").to_pylist(), source, target, splits)
+    else:
+        division = divide_texts(groups, turns, splits)
+    refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
+    return SplitRefs(**refs, num_duplicates=division.num_duplicates, num_leaks=division.num_leaks)
+
+
+@cached_task()
+def build_vocabulary(
+    root: str, train: TableRef, column: str, vocabulary: VocabularyConfig
+) -> VocabularyRef:
+    """Count the words of the training split and choose those that get an id."""
+    tables = Tables(root)
+    words, counts = count_words(tables.batches(train, [column]), column)
+    chosen = Vocabulary.build(words, counts, vocabulary)
+    # Words come by falling count, then by code point: a vocabulary is always a head of them.
+    assert chosen.words == tuple(words[: len(chosen.words)])
+    coverage = chosen.coverage(words, counts)
+    return VocabularyRef(
+        counts=tables.write([words_table(words, counts)]),
+        num_words=len(chosen.words),
+        num_tokens=coverage.num_tokens,
+        unknown_rate=coverage.unknown_rate,
+    )
+
+
+@cached_task()
+def encode(
+    root: str, rows: TableRef, columns: Sequence[str], vocabularies: Sequence[VocabularyRef]
+) -> TableRef:
+    """Ids of one split, ``TEXT_IDS`` or ``PAIR_IDS``, for the named columns of tokens."""
+    tables = Tables(root)
+    known = [read_vocabulary(tables, ref) for ref in vocabularies]
+    spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
+    return tables.write([encoded_rows(tables.read(rows, columns), columns, known, spelling)])
+
+
+def encoded_rows(
+    rows: Any, columns: Sequence[str], vocabularies: Sequence[Vocabulary], spelling: Spelling
+) -> Any:
+    """The ids of a table of tokens; the last column is the one whose tokens are predicted.
+
+    A token counts as many characters as it has, a mark that glues it to its neighbour included: the
+    mark stands where there is no blank, so that each gap between words counts once.
+    """
+    encoded: dict[str, tuple[Any, Any]] = {}
+    for name, column, vocabulary in zip(("inputs", "targets"), columns, vocabularies, strict=False):
+        dictionary, indices, offsets = dictionary_column(rows.column(column))
+        ids = vocabulary.ids_of(dictionary)
+        encoded[name] = (ids[indices], offsets)
+    lengths = np.fromiter((len(word) for word in dictionary), np.int32, len(dictionary))
+    costs = np.where(ids == UNK, spelling.nats(dictionary), 0.0).astype(np.float32)
+    encoded["characters"] = (lengths[indices], offsets)
+    encoded["spelling"] = (costs[indices], offsets)
+    return id_table(encoded)
+
+
+def read_vocabulary(tables: Tables, ref: VocabularyRef) -> Vocabulary:
+    """The words that have an id."""
+    words = tables.read(ref.counts, ["word"]).column("word")
+    return Vocabulary(words.slice(0, ref.num_words).to_pylist())
+
+
+def spelling_beyond(tables: Tables, ref: VocabularyRef, vocabulary: Vocabulary) -> Spelling:
+    """What a word outside of ``vocabulary`` costs to spell, from the words that ``ref`` counted."""
+    counted = tables.read(ref.counts)
+    return Spelling.build(
+        counted.column("word").to_pylist(), counted.column("count").to_numpy(), vocabulary
+    )
+
+
+def word_rows(tables: Tables, rows: TableRef, column: str) -> Iterator[list[str]]:
+    """The tokens of each row of a split, as strings."""
+    for batch in tables.batches(rows, [column]):
+        yield from batch.column(column).to_pylist()

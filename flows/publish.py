@@ -1,0 +1,279 @@
+"""From scores to versions: what is published of a model, and which version is the champion."""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from flows.caching import Steps
+from flows.learn import FitReport, ScoreReport
+from flows.prepare import SplitRefs, VocabularyRef
+from pipeline.metrics import METRICS, paired_bootstrap
+from pipeline.prediction import PREDICTORS
+from pipeline.problems import Problem
+from warehouse.checkpoints import CheckpointRef
+from warehouse.examples import statistics_of
+from warehouse.registry import DatasetInfo, Publication, Registry, VersionInfo
+from warehouse.tables import Tables
+
+MAX_P_VALUE = 0.05
+"""A challenger takes over when resampling leaves it better this surely."""
+
+SHOWN = {
+    "top1": ("top-1", "{:.1%}"),
+    "top5": ("top-5", "{:.1%}"),
+    "bleu": ("BLEU", "{:.1f}"),
+    "chrf": ("chrF", "{:.1f}"),
+    "perplexity": ("ppl", "{:.1f}"),
+    "bits_per_character": ("bits/char", "{:.3f}"),
+}
+"""How metrics are written for people."""
+
+HEADLINES = {
+    "next_word": ("top1", "perplexity"),
+    "language_model": ("perplexity", "bits_per_character"),
+    "seq2seq": ("bleu", "chrf"),
+}
+"""Which test scores stand first on a version's page."""
+
+EXAMPLES = {
+    "zh": ["今天天气", "你最近在忙什么", "我想"],
+    "en": ["How are you?", "I want to", "Today"],
+}
+"""Inputs that a version answers before it is registered."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant of this retraining that has a version."""
+
+    variant: str
+    version: int
+    fitted: FitReport
+    scores: Mapping[str, ScoreReport]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The champion after a retraining, why, and a row of scores for each candidate."""
+
+    champion: int | None
+    reason: str
+    rows: list[dict[str, str]]
+
+
+def publication_of(
+    *,
+    name: str,
+    root: Path,
+    config: Mapping[str, Any],
+    variant: str,
+    problem: Problem,
+    settings: Mapping[str, Any],
+    fitted: FitReport,
+    scores: Mapping[str, ScoreReport],
+    splits: SplitRefs,
+    snapshot: str,
+    vocabularies: Sequence[VocabularyRef],
+    retraining: str,
+) -> Publication:
+    """Everything that the registry shows of a trained variant."""
+    finals = {
+        f"{split}/{metric}": value
+        for split, report in scores.items()
+        for metric, value in report.metrics.items()
+    }
+    test = scores["test"].metrics
+    headline = f"{headline_of(problem.name, test)} · {variant}"
+    first = ", ".join(
+        f"{label} {form.format(test[metric])}"
+        for metric, (label, form) in SHOWN.items()
+        if metric in test
+    )
+    lines = [
+        f"Test: {first}.",
+        "",
+        (
+            f"- data: snapshot `{snapshot[:12]}`, {splits.train.num_rows} training rows, "
+            f"{splits.valid.num_rows} validation, {splits.test.num_rows} test; "
+            f"{splits.num_duplicates} copies and {splits.num_leaks} leaks left out"
+        ),
+        (
+            f"- training: {fitted.num_parameters:,} parameters, best of "
+            f"{len(fitted.history)} epochs is {fitted.best_epoch}, {fitted.seconds:.0f} s, "
+            f"{fitted.tokens_per_second:,.0f} tokens/s, ended by {fitted.stopped}"
+        ),
+    ]
+    lines += [f"- {metric}: `{text}`" for metric, text in scores["test"].signatures.items()]
+    language = config["text"]["language"]
+    return Publication(
+        name=name,
+        key=f"{variant}-{fitted.checkpoint.digest[:32]}",
+        variant=variant,
+        problem=problem.name,
+        headline=headline,
+        description="\n".join(lines),
+        checkpoint=str(root / fitted.checkpoint.path),
+        checkpoint_digest=fitted.checkpoint.digest,
+        params={key: _param(value) for key, value in settings.items()},
+        history=fitted.history,
+        scores=finals
+        | {
+            "speed/tokens_per_second": fitted.tokens_per_second,
+            "speed/training_seconds": fitted.seconds,
+            "size/parameters": float(fitted.num_parameters),
+            "size/vocabulary": float(vocabularies[-1].num_words),
+            "train/unknown_rate": vocabularies[-1].unknown_rate,
+        },
+        datasets=[
+            DatasetInfo(
+                name=name,
+                digest=table.digest[:12],
+                context=split,  # type: ignore[arg-type]  # the keys are the three splits
+                profile={"rows": table.num_rows, "snapshot": snapshot, "uri": table.path},
+                uri=table.path,
+            )
+            for split, table in splits.tables.items()
+        ],
+        samples=scores["test"].samples,
+        tags={
+            "snapshot": snapshot,
+            "vocabulary": vocabularies[-1].cache_digest(),
+            "checkpoint_path": fitted.checkpoint.path,
+            "checkpoint_bytes": str(fitted.checkpoint.num_bytes),
+            **{f"signature.{metric}": text for metric, text in scores["test"].signatures.items()},
+            **_origin(),
+        },
+        examples=EXAMPLES[language],
+        parameters=PREDICTORS[problem.name].parameters,  # type: ignore[arg-type]  # names its types
+        retraining=retraining,
+        ranked_by=f"test/{problem.decides}",
+        greater_is_better=METRICS[problem.decides].greater_is_better,
+        started_ms=fitted.started_ms,
+    )
+
+
+def headline_of(problem: str, metrics: Mapping[str, float]) -> str:
+    """The scores that stand first, in some 20 characters: MLflow's list of versions shows 30."""
+    shown = (SHOWN[metric] + (metrics[metric],) for metric in HEADLINES[problem])
+    return " ".join(f"{label} {form.format(value)}" for label, form, value in shown)
+
+
+def decide(
+    steps: Steps,
+    registry: Registry,
+    name: str,
+    metric_name: str,
+    candidates: Sequence[Candidate],
+    rescore: Callable[[CheckpointRef], ScoreReport],
+) -> Decision:
+    """Promote the best candidate of this retraining, if it beats the champion.
+
+    Both are scored on today's validation split, the test split has no say. A first champion is the
+    best candidate; later ones must be better by paired bootstrap, not just score higher.
+
+    Args:
+        metric_name: the metric of ``METRICS`` that decides.
+        rescore: gives the champion's scores on today's validation split.
+    """
+    metric = METRICS[metric_name]
+    ranked = sorted(
+        candidates,
+        key=lambda one: one.scores["valid"].metrics[metric_name],
+        reverse=metric.greater_is_better,
+    )
+    best = ranked[0]
+    label, form = SHOWN[metric_name]
+    shown = {one.variant: form.format(one.scores["valid"].metrics[metric_name]) for one in ranked}
+    rows = [
+        {
+            "variant": one.variant,
+            "version": str(one.version),
+            f"valid {label}": shown[one.variant],
+            **{
+                f"test {title}": layout.format(one.scores["test"].metrics[key])
+                for key, (title, layout) in SHOWN.items()
+                if key in one.scores["test"].metrics
+            },
+            "parameters": f"{one.fitted.num_parameters:,}",
+            "seconds": f"{one.fitted.seconds:.0f}",
+        }
+        for one in ranked
+    ]
+    wins = f"{best.variant} (version {best.version}) has the best validation {label}, "
+    wins += f"{shown[best.variant]}"
+    if len(ranked) > 1:
+        runner_up = ranked[1]
+        wins += f", of {len(ranked)} variants; next is {runner_up.variant} with "
+        wins += shown[runner_up.variant]
+    champion = registry.champion(name)
+    if champion is None:
+        reason = f"{wins}. There was no champion before."
+        registry.promote(name, best.version, reason)
+        return Decision(best.version, reason, rows)
+    if champion.version == best.version:
+        return Decision(champion.version, f"{wins}. It stays the champion.", rows)
+    held = _champion_scores(champion, candidates, rescore)
+    tables = Tables(steps.root)
+    comparison = paired_bootstrap(
+        metric,
+        statistics_of(tables.read(best.scores["valid"].statistics), metric_name),
+        statistics_of(tables.read(held.statistics), metric_name),
+    )
+    against = (
+        f"the champion {champion.variant} (version {champion.version}) has "
+        f"{form.format(comparison.champion)} on the same {comparison.num_rows} rows "
+        f"(paired bootstrap, p = {comparison.p_value:.3f})"
+    )
+    if comparison.p_value > MAX_P_VALUE:
+        return Decision(champion.version, f"{wins}. {_capital(against)}: it stays.", rows)
+    reason = f"{wins}. {_capital(against)}."
+    registry.promote(name, best.version, reason)
+    return Decision(best.version, reason, rows)
+
+
+def _champion_scores(
+    champion: VersionInfo,
+    candidates: Sequence[Candidate],
+    rescore: Callable[[CheckpointRef], ScoreReport],
+) -> ScoreReport:
+    for one in candidates:
+        if one.version == champion.version:
+            return one.scores["valid"]
+    return rescore(
+        CheckpointRef(
+            digest=champion.tags["checkpoint"],
+            path=champion.tags["checkpoint_path"],
+            num_bytes=int(champion.tags["checkpoint_bytes"]),
+        )
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _param(value: Any) -> str | int | float | bool:
+    if isinstance(value, str | int | float):
+        return value
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _origin() -> dict[str, str]:
+    """The flow run and the commit that a version comes from, where they are known."""
+    found: dict[str, str] = {}
+    if flow_run.id:
+        found |= {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": flow_run.name}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if commit.returncode == 0:
+        found["git_commit"] = commit.stdout.strip()
+    return found

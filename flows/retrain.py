@@ -1,0 +1,333 @@
+"""Retrain: records, tokens, vocabulary, ids, every variant, scores, versions, champion.
+
+Each arrow is a cached task keyed by content, so a retraining redoes only what changed. Publishing
+and promoting act outside the warehouse and are not cached: they are keyed by what they publish and
+do nothing where that is there already.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
+from pydantic import BaseModel, Field
+
+from flows.caching import Steps, StepState
+from flows.catalogue import (
+    apply_overrides,
+    checked,
+    signature_of,
+    source_addresses,
+    tracking_uri,
+    warehouse_root,
+)
+from flows.ingest import IngestReport, ingest_sources
+from flows.learn import FitReport, ScoreReport, score, train
+from flows.prepare import SplitRefs, VocabularyRef, build_vocabulary, divide, encode, tokenize
+from flows.publish import Candidate, Decision, decide, publication_of
+from pipeline.errors import InputError
+from pipeline.evaluation import EvaluationConfig
+from pipeline.prediction import ModelConfig
+from pipeline.problems import LanguageModel, NextWord, Seq2Seq
+from pipeline.records import RecordsConfig, SplitsConfig
+from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.text import TextConfig
+from pipeline.training import DivergedError, TrainingConfig, resolve_device
+from pipeline.vocabulary import VocabularyConfig
+from warehouse.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+AnyProblem = Annotated[LanguageModel | NextWord | Seq2Seq, Field(discriminator="name")]
+
+
+class VariantReport(BaseModel, frozen=True):
+    """How one variant did in this retraining; ``failure`` says why it has no version."""
+
+    variant: str
+    version: int | None = None
+    new: bool = False
+    metrics: dict[str, float] = {}
+    failure: str = ""
+
+
+class RetrainReport(BaseModel, frozen=True):
+    """What a retraining did: the data, each variant, the champion and the reason, each step."""
+
+    name: str
+    ingest: IngestReport
+    splits: SplitRefs
+    vocabularies: tuple[VocabularyRef, ...]
+    variants: tuple[VariantReport, ...]
+    champion: int | None
+    reason: str
+    page: str
+    steps: tuple[StepState, ...]
+
+
+@flow(name="retrain", log_prints=False)
+def retrain(
+    name: str,
+    problem: AnyProblem,
+    sources: list[str],
+    variants: list[str],
+    records: RecordsConfig = RecordsConfig(),  # noqa: B008
+    splits: SplitsConfig = SplitsConfig(),  # noqa: B008
+    text: TextConfig = TextConfig(),  # noqa: B008
+    target_text: TextConfig | None = None,
+    vocabulary: VocabularyConfig = VocabularyConfig(),  # noqa: B008
+    network: NetworkConfig = NetworkConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    device: str = "auto",
+    warehouse: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> RetrainReport:
+    """Train every variant of a problem on the newest data and register what is new.
+
+    Args:
+        name: of the registered model.
+        problem: what is learnt, with its settings.
+        sources: files, globs, folders, or addresses such as hf://; sample:NAME is bundled data.
+        variants: names such as lstm, gru-2, bilstm, rnn_tanh-textbook, bigru-attention.
+        records: how rows of the files are read.
+        splits: what is held out.
+        text: how text becomes tokens.
+        target_text: the same for the target side of pairs; as text where it is absent.
+        vocabulary: which words get an id.
+        network: sizes that all variants share.
+        training: how each variant is fitted.
+        evaluation: how each variant is scored.
+        device: auto, cpu or cuda.
+        warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
+        overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
+    """
+    if overrides:
+        given = {key: value for key, value in locals().items() if key != "overrides"}
+        signature = signature_of(retrain)
+        result: RetrainReport = retrain.fn(
+            **checked(apply_overrides(given, overrides, signature), signature)
+        )
+        return result
+    # Refuse what cannot work before any work starts.
+    chosen = [Variant.parse(variant) for variant in dict.fromkeys(variants)]
+    if not chosen:
+        raise InputError("variants is empty: name at least one, for example lstm")
+    for variant in chosen:
+        problem.check(variant)
+    _check_kind(problem, records)
+    on_gpu = resolve_device(device).type == "cuda"
+    began = datetime.now(UTC)
+
+    steps = Steps(warehouse_root(warehouse))
+    root = str(steps.root)
+    columns = ("source", "target") if problem.paired else ("tokens",)
+    target = target_text or text
+    texts = (text, target) if problem.paired else (text,)
+
+    ingested = ingest_sources(steps, name, source_addresses(sources), records)
+    shards = [
+        steps.run(
+            tokenize,
+            label=shard.digest[:8],
+            root=root,
+            shard=shard,
+            kind=records.kind,
+            text=text,
+            target_text=target if records.kind == "pairs" else None,
+        )
+        for shard in ingested.shards
+    ]
+    refs: SplitRefs = steps.run(
+        divide,
+        root=root,
+        shards=shards,
+        kind=records.kind,
+        paired=problem.paired,
+        splits=splits,
+    )
+    words: list[VocabularyRef] = [
+        steps.run(
+            build_vocabulary,
+            label=column,
+            root=root,
+            train=refs.train,
+            column=column,
+            vocabulary=vocabulary,
+        )
+        for column in columns
+    ]
+    train_ids, valid_ids = (
+        steps.run(encode, label=split, root=root, rows=rows, columns=columns, vocabularies=words)
+        for split, rows in (("train", refs.train), ("valid", refs.valid))
+    )
+
+    def scored(split: str, label: str, checkpoint: Any) -> ScoreReport:
+        report: ScoreReport = steps.run(
+            score,
+            label=f"{label} {split}",
+            root=root,
+            checkpoint=checkpoint,
+            rows=refs.tables[split],
+            columns=columns,
+            texts=texts,
+            vocabularies=words,
+            evaluation=evaluation,
+            device=device,
+        )
+        return report
+
+    reports: list[VariantReport] = []
+    candidates: list[Candidate] = []
+    registry = Registry(steps.root, tracking_uri())
+    for variant in chosen:
+        config = ModelConfig(
+            problem, variant, network, text, target if problem.paired else None
+        ).to_dict()
+        try:
+            with _gpu(on_gpu):
+                fitted: FitReport = steps.run(
+                    train,
+                    label=variant.name,
+                    root=root,
+                    problem=problem,
+                    variant=variant,
+                    network=network,
+                    training=training,
+                    config=config,
+                    vocabularies=words,
+                    train_ids=train_ids,
+                    valid_ids=valid_ids,
+                    device=device,
+                )
+                scores = {
+                    split: scored(split, variant.name, fitted.checkpoint)
+                    for split in ("valid", "test")
+                }
+        except DivergedError as error:
+            # One variant that breaks down must not cost the others their night.
+            logger.warning("%s", error)
+            reports.append(VariantReport(variant=variant.name, failure=str(error)))
+            continue
+        publication = publication_of(
+            name=name,
+            root=steps.root,
+            config=config,
+            variant=variant.name,
+            problem=problem,
+            settings=_settings(problem, network, training, vocabulary, text, splits, evaluation),
+            fitted=fitted,
+            scores=scores,
+            splits=refs,
+            snapshot=ingested.snapshot.id,
+            vocabularies=words,
+            retraining=f"{began:%Y-%m-%d %H:%M} UTC",
+        )
+        version = registry.publish(publication)
+        candidates.append(Candidate(variant.name, version.version, fitted, scores))
+        reports.append(
+            VariantReport(
+                variant=variant.name,
+                version=version.version,
+                new=version.new,
+                metrics=publication.scores,
+            )
+        )
+    if not candidates:
+        raise InputError(
+            f"no variant of {name} could be trained; the first failed because {reports[0].failure}"
+        )
+    decision = decide(
+        steps,
+        registry,
+        name,
+        problem.decides,
+        candidates,
+        lambda ref: scored("valid", "champion", ref),
+    )
+    report = RetrainReport(
+        name=name,
+        ingest=ingested,
+        splits=refs,
+        vocabularies=tuple(words),
+        variants=tuple(reports),
+        champion=decision.champion,
+        reason=decision.reason,
+        page=registry.page(name),
+        steps=tuple(steps.states),
+    )
+    _show(report, decision)
+    return report
+
+
+def _check_kind(problem: LanguageModel | NextWord | Seq2Seq, records: RecordsConfig) -> None:
+    """Refuse data that a problem cannot learn from.
+
+    Raises:
+        InputError: with what would do.
+    """
+    if records.kind == "pairs" and not problem.paired:
+        raise InputError(
+            f"{problem.name} learns from running text: set records.kind to dialogues, "
+            f"or problem.name to seq2seq"
+        )
+
+
+def _gpu(wanted: bool) -> AbstractContextManager[Any]:
+    """The one place on the GPU, where a Prefect server hands them out (limit ``gpu``)."""
+    if not wanted or FlowRunContext.get() is None:
+        return nullcontext()
+    return concurrency("gpu", occupy=1, raise_on_lease_renewal_failure=False)
+
+
+def _settings(problem: Any, *parts: Any) -> dict[str, Any]:
+    """All settings of a training by dotted name, for the registry's page."""
+    names = ("network", "training", "vocabulary", "text", "splits", "evaluation")
+    settings = {f"problem.{key}": value for key, value in asdict(problem).items()}
+    for name, part in zip(names, parts, strict=True):
+        settings |= {f"{name}.{key}": value for key, value in asdict(part).items()}
+    return settings
+
+
+def _show(report: RetrainReport, decision: Decision) -> None:
+    """The reason in the log, and the result as a page of the flow run."""
+    logger.info("%s: %s", report.name, report.reason)
+    if FlowRunContext.get() is None:
+        return
+    lines = [f"# {report.name}", "", report.reason, "", f"[Versions]({report.page})", ""]
+    lines += _markdown_table(decision.rows)
+    lines += ["", "## Steps", ""]
+    lines += _markdown_table(
+        [
+            {
+                "task": step.task,
+                "of": step.label,
+                "state": step.state,
+                "seconds": f"{step.seconds:.2f}",
+            }
+            for step in report.steps
+        ]
+    )
+    create_markdown_artifact(
+        "\n".join(lines),
+        key=f"retrain-{_key(report.name)}",
+        description=f"Retraining {report.name}",
+    )
+
+
+def _key(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower())
+
+
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    if not rows:
+        return []
+    head = list(rows[0])
+    body = [[str(row[key]).replace("|", "\\|") for key in head] for row in rows]
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]

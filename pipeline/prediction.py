@@ -1,0 +1,298 @@
+"""Text in, text out: a trained model as people and programs ask it.
+
+This is the one way from a checkpoint to an answer, in training's own evaluation, on the command
+line and inside a registered version, so that a model always sees text exactly as it learnt it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .problems import PROBLEMS, Problem
+from .problems.language_model import StreamModel
+from .problems.next_word import WindowModel
+from .problems.problem import TokenModel
+from .problems.seq2seq import EncoderDecoder, padded_sources
+from .ragged import Ragged
+from .recurrent import NetworkConfig, Variant
+from .search import Hypothesis, NoMemory, beam, sample
+from .text import TextConfig, Tokenizer
+from .training import resolve_device
+from .vocabulary import BOS, EOS, SPECIALS, Vocabulary
+
+FORMAT = 1
+"""Version of the checkpoint's ``config.json``."""
+BATCH_ROWS = 64
+"""Texts that go through the network at once."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer: ``score`` is a probability for ``next_word``, a log-probability elsewhere."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model is, apart from its weights and vocabularies: all that rebuilds it.
+
+    ``target_text`` is how the target side of pairs becomes tokens; None without one.
+    """
+
+    problem: Problem
+    variant: Variant
+    network: NetworkConfig
+    text: TextConfig
+    target_text: TextConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, which :meth:`from_dict` reads back."""
+        return {
+            "format": FORMAT,
+            "problem": asdict(self.problem),
+            "variant": self.variant.name,
+            "network": asdict(self.network),
+            "text": asdict(self.text),
+            "target_text": asdict(self.target_text) if self.target_text else None,
+        }
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":
+        """The configuration that :meth:`to_dict` wrote.
+
+        Raises:
+            InputError: for a format that this code does not know.
+        """
+        if config.get("format") != FORMAT:
+            raise InputError(
+                f"the checkpoint has format {config.get('format')!r}, this code reads {FORMAT}: "
+                f"train the model again, or use the version of Tidemill that wrote it"
+            )
+        settings = dict(config["problem"])
+        target_text = config["target_text"]
+        return cls(
+            PROBLEMS[settings["name"]](**settings),
+            Variant.parse(config["variant"]),
+            NetworkConfig(**config["network"]),
+            TextConfig(**config["text"]),
+            TextConfig(**target_text) if target_text else None,
+        )
+
+
+class Predictor(ABC):
+    """A model with its tokenizers and vocabularies.
+
+    Attributes:
+        texts: how the inputs and, for pairs, the targets are cut into tokens.
+        tokenizers, vocabularies: one for each of them.
+        parameters: what :meth:`predict` takes beside texts: name -> (type, default).
+    """
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]]
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: TokenModel,
+        vocabularies: Sequence[Vocabulary],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.model = model.to(device).eval()
+        self.vocabularies = tuple(vocabularies)
+        self.device = device
+        self.texts = tuple(text for text in (config.text, config.target_text) if text)
+        self.tokenizers = tuple(Tokenizer(text) for text in self.texts)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        vocabularies: Mapping[str, str],
+        device: str = "cpu",
+    ) -> "Predictor":
+        """The predictor of a checkpoint's parts.
+
+        Args:
+            config: what :meth:`ModelConfig.to_dict` gave.
+            vocabularies: ``vocabulary`` and, for pairs, ``target_vocabulary``, as JSON.
+
+        Raises:
+            InputError: for an unknown format or device.
+        """
+        described = ModelConfig.from_dict(config)
+        names = ["vocabulary", "target_vocabulary"] if described.problem.paired else ["vocabulary"]
+        words = [Vocabulary.from_json(vocabularies[name]) for name in names]
+        model = described.problem.build(
+            described.variant, described.network, [len(vocabulary) for vocabulary in words]
+        )
+        model.load_state_dict(dict(weights))
+        predictor = PREDICTORS[described.problem.name]
+        return predictor(described, model, words, resolve_device(device))
+
+    def predict(self, texts: Sequence[str], **parameters: Any) -> list[list[Candidate]]:
+        """Answers to each text, best first; see ``parameters`` for what can be set.
+
+        Raises:
+            InputError: for a parameter that this model does not have.
+        """
+        unknown = sorted(set(parameters) - set(self.parameters))
+        if unknown:
+            raise InputError(
+                f"{self.config.problem.name} has no parameter {unknown[0]!r}: "
+                f"it takes {', '.join(self.parameters)}"
+            )
+        chosen = {name: default for name, (_, default) in self.parameters.items()} | parameters
+        answers: list[list[Candidate]] = []
+        for start in range(0, len(texts), BATCH_ROWS):
+            tokens = [
+                self.tokenizers[0].tokenize(text) for text in texts[start : start + BATCH_ROWS]
+            ]
+            ids = Ragged.of([self.vocabularies[0].encode(row) for row in tokens])
+            answers += self.answer(ids, **chosen)
+        return answers
+
+    @abstractmethod
+    def answer(self, ids: Ragged, **parameters: Any) -> list[list[Candidate]]:
+        """Answers to rows of ids, with every parameter given."""
+
+
+class NextWordPredictor(Predictor):
+    """The likeliest next words after each text, with their probabilities."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {"top": (int, 5)}
+    model: WindowModel
+
+    @torch.inference_mode()
+    def answer(self, ids: Ragged, *, top: int) -> list[list[Candidate]]:  # type: ignore[override]
+        window: int = self.config.problem.window  # type: ignore[attr-defined]
+        columns = np.full((window, len(ids)), BOS, np.int32)
+        for row, words in enumerate(ids):
+            tail = words[-window:]
+            columns[window - len(tail) :, row] = tail
+        logits = self.model.log_probabilities(torch.from_numpy(columns).to(self.device))
+        # A special is no word that could be offered.
+        words_only = logits[:, len(SPECIALS) :].exp()
+        best = words_only.topk(min(top, words_only.shape[1]), dim=1)
+        vocabulary = self.vocabularies[0]
+        return [
+            [
+                Candidate(vocabulary.words[index], probability)
+                for index, probability in zip(indices, probabilities, strict=True)
+            ]
+            for indices, probabilities in zip(
+                best.indices.tolist(), best.values.tolist(), strict=True
+            )
+        ]
+
+
+class ContinuationPredictor(Predictor):
+    """How each text may go on. ``temperature`` 0 searches by beam; above 0 it draws."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {
+        "top": (int, 1),
+        "max_tokens": (int, 30),
+        "temperature": (float, 0.8),
+        "beam": (int, 5),
+        "seed": (int, 0),
+    }
+    model: StreamModel
+
+    @torch.inference_mode()
+    def answer(  # type: ignore[override]
+        self, ids: Ragged, *, top: int, max_tokens: int, temperature: float, beam: int, seed: int
+    ) -> list[list[Candidate]]:
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        answers = []
+        for row in ids:
+            # As in training, a text begins behind the <eos> of the one before it.
+            prompt = torch.tensor([EOS, *row.tolist()], device=self.device)
+            hidden = self.model.stack.initial_hidden(1)
+            if len(prompt) > 1:
+                _, hidden = self.model.stack(self.model.embedding(prompt[:-1, None]), hidden)
+            hypotheses: list[Hypothesis]
+            if temperature > 0:
+                many = tuple(part.expand(-1, top, -1).contiguous() for part in hidden)
+                hypotheses = sample(
+                    self.model.step,
+                    NoMemory(),
+                    many,
+                    prompt[-1:].expand(top),
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    generator=generator,
+                )
+                hypotheses.sort(key=lambda one: -one.score)
+            else:
+                hypotheses = _beam(
+                    self.model.step, NoMemory(), hidden, prompt[-1:], beam, max_tokens, top
+                )[0]
+            answers.append(
+                [Candidate(self._text(one.words), one.log_probability) for one in hypotheses]
+            )
+        return answers
+
+    def _text(self, words: Sequence[int]) -> str:
+        return self.tokenizers[0].detokenise(self.vocabularies[0].decode(words))
+
+
+class Seq2SeqPredictor(Predictor):
+    """The translation of each text, or the reply to it, by beam search (``beam`` 1 is greedy)."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {
+        "top": (int, 1),
+        "max_tokens": (int, 50),
+        "beam": (int, 5),
+    }
+    model: EncoderDecoder
+
+    @torch.inference_mode()
+    def answer(  # type: ignore[override]
+        self, ids: Ragged, *, top: int, max_tokens: int, beam: int
+    ) -> list[list[Candidate]]:
+        source, lengths = padded_sources(ids, np.arange(len(ids)))
+        memory, hidden = self.model.encode(source.to(self.device), lengths.to(self.device))
+        first = torch.full((len(ids),), BOS, device=self.device)
+        found = _beam(self.model.step, memory, hidden, first, beam, max_tokens, top)
+        vocabulary = self.vocabularies[1]
+        return [
+            [
+                Candidate(
+                    self.tokenizers[1].detokenise(vocabulary.decode(one.words)),
+                    one.log_probability,
+                )
+                for one in hypotheses
+            ]
+            for hypotheses in found
+        ]
+
+
+def _beam(
+    step: Any, memory: Any, hidden: Any, first: Tensor, width: int, max_tokens: int, top: int
+) -> list[list[Hypothesis]]:
+    """A beam at least as wide as the number of answers wanted."""
+    return beam(
+        step,
+        memory,
+        hidden,
+        first,
+        width=max(width, top),
+        max_tokens=max_tokens,
+        num_best=top,
+    )
+
+
+PREDICTORS: dict[str, type[Predictor]] = {
+    "language_model": ContinuationPredictor,
+    "next_word": NextWordPredictor,
+    "seq2seq": Seq2SeqPredictor,
+}

@@ -1,0 +1,176 @@
+"""Language modelling: every token of a stream from all tokens before it.
+
+Shape letters: ``T`` time, ``B`` streams, ``V`` vocabulary, ``H`` hidden.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..vocabulary import EOS, PAD
+from .problem import (
+    Batch,
+    Batches,
+    Examples,
+    Problem,
+    TokenModel,
+    WordScorer,
+    refuse_attention,
+    word_embedding,
+)
+
+
+@dataclass(frozen=True)
+class LanguageModel(Problem):
+    """Many-to-many over a stream: texts end to end, ``<eos>`` after each.
+
+    Attributes:
+        bptt: steps that gradients flow back (truncated back-propagation through time; d2l 9.7).
+        carry_hidden: a batch starts from the state in which the one before it ended; otherwise
+            every batch starts from zeros.
+        scoring_streams: into how many streams a split is cut when it is scored. The first token of
+            a stream is predicted from the token before it alone.
+
+    Raises:
+        InputError: for a number below 1.
+    """
+
+    decides: ClassVar[str] = "bits_per_character"
+
+    name: Literal["language_model"] = "language_model"
+    bptt: int = 35
+    carry_hidden: bool = True
+    scoring_streams: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("bptt", "scoring_streams"):
+            if getattr(self, name) < 1:
+                raise InputError(f"problem.{name} is {getattr(self, name)}: it must be at least 1")
+
+    def check(self, variant: Variant) -> None:
+        refuse_attention(self.name, variant)
+        if variant.bidirectional:
+            raise InputError(
+                f"language_model cannot use {variant.name}: a bidirectional network reads the word "
+                f"that it is asked for; take {variant.name.removeprefix('bi')}, or the problem "
+                f"next_word, whose window ends before the word"
+            )
+
+    def build(
+        self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
+    ) -> "StreamModel":
+        return StreamModel(vocabulary_sizes[0], variant, network)
+
+    def training_batches(
+        self, examples: Examples, batch_size: int, generator: np.random.Generator
+    ) -> "StreamBatches":
+        """Streams cut anew at a random offset in every epoch (d2l 9.3), so that the cuts move."""
+        stream = _stream(examples)
+        offset = int(generator.integers(min(self.bptt, len(stream.targets))))
+        return StreamBatches(stream, batch_size, self.bptt, self.carry_hidden, offset)
+
+    def scoring_batches(self, examples: Examples, batch_size: int) -> "StreamBatches":
+        """Streams by ``scoring_streams``, not by ``batch_size``: a score depends on the cut."""
+        return StreamBatches(_stream(examples), self.scoring_streams, self.bptt, True, 0)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Texts end to end. ``inputs[i]`` is the token before ``targets[i]``; all are ``[N]``."""
+
+    inputs: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+
+def _stream(examples: Examples) -> _Stream:
+    texts = examples.inputs
+    lengths = texts.lengths
+    num_tokens = int(lengths.sum())
+    starts, ends = texts.offsets[:-1], np.cumsum(lengths + 1) - 1
+    targets = np.full(num_tokens + len(texts), EOS, np.int32)
+    positions = np.full(len(targets), -1, np.int64)
+    inside = np.ones(len(targets), bool)
+    inside[ends] = False
+    positions[inside] = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(
+        num_tokens
+    )
+    targets[inside] = texts.values[positions[inside]]
+    inputs = np.concatenate((np.array([EOS], np.int32), targets[:-1]))
+    return _Stream(inputs, targets, np.repeat(np.arange(len(texts)), lengths + 1), positions)
+
+
+class StreamBatches(Batches):
+    """Windows of ``bptt`` steps over ``B`` parallel streams; the last may be shorter."""
+
+    def __init__(
+        self, stream: _Stream, num_streams: int, bptt: int, carry_hidden: bool, offset: int
+    ) -> None:
+        num_targets = len(stream.targets) - offset
+        num_streams = max(1, min(num_streams, num_targets))
+        self.num_steps = -(-num_targets // num_streams)
+        padding = self.num_steps * num_streams - num_targets
+        self.inputs = self._columns(stream.inputs[offset:], padding, EOS, num_streams)
+        self.targets = self._columns(stream.targets[offset:], padding, PAD, num_streams)
+        self.rows = self._columns(stream.rows[offset:], padding, -1, num_streams)
+        self.positions = self._columns(stream.positions[offset:], padding, -1, num_streams)
+        self.bptt = bptt
+        self.carry_hidden = carry_hidden
+
+    def _columns(
+        self, values: NDArray[Any], padding: int, fill: int, num_streams: int
+    ) -> NDArray[Any]:
+        filled = np.concatenate((values, np.full(padding, fill, values.dtype)))
+        return np.ascontiguousarray(filled.reshape(num_streams, self.num_steps).T)
+
+    def __len__(self) -> int:
+        return -(-self.num_steps // self.bptt)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        steps = slice(index * self.bptt, (index + 1) * self.bptt)
+        targets = torch.from_numpy(self.targets[steps].astype(np.int64).ravel())
+        return Batch(
+            (torch.from_numpy(self.inputs[steps]), torch.tensor(self.carry_hidden)),
+            targets,
+            self.rows[steps].ravel(),
+            self.positions[steps].ravel(),
+            int((targets != PAD).sum()),
+        )
+
+
+class StreamModel(TokenModel):
+    """Embedding, recurrent stack, word scorer, over ``[T, B]`` ids."""
+
+    def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
+        super().__init__()
+        self.embedding = word_embedding(num_words, network)
+        self.dropout = nn.Dropout(network.dropout)
+        self.stack = RecurrentStack(
+            network.embedding_size, network.hidden_size, variant, network.dropout
+        )
+        self.scorer = WordScorer(self.embedding, self.stack.output_size, network)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
+        ids, carry_hidden = batch.inputs
+        outputs, final = self.stack(self.dropout(self.embedding(ids)), hidden)
+        carried = tuple(part.detach() for part in final) if bool(carry_hidden) else None
+        return self.scorer(outputs).flatten(0, 1), carried
+
+    def step(self, words: Tensor, hidden: Hidden, memory: object) -> tuple[Tensor, Hidden]:
+        """One step of generation: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
+
+        ``hidden`` has parts ``[L, B * K, H]``. There is no source, so ``memory`` is not read.
+        """
+        outputs, hidden = self.stack(self.embedding(words.flatten())[None], hidden)
+        logits: Tensor = self.scorer.output(self.scorer(outputs[0]))
+        return logits.unflatten(0, words.shape), hidden

@@ -1,0 +1,568 @@
+"""Records: what one row of a source is, how lines become rows, and which split a row belongs to.
+
+Two kinds of records are read from JSON lines:
+
+- `dialogues`: `{"topic": str, "user1": str, "user2": str, "dialog": ["user1：text", ...]}`
+- `pairs`: `{"source": str, "target": str}`
+
+A row that breaks the contract is rejected with its line, a reason and its raw bytes; it never stops
+the others. A block of lines is worked off in columns at a time, and only what does not fit the
+common shape is looked at row by row: `read_utterance` and the `_fault_of_...` functions are the
+definition, everything else is how to get there fast.
+
+Shape letters: R rows, U utterances.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from .errors import InputError
+from .text import TextConfig, Utf8, normalise_batch
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "dialogues": ("topic", "user1", "user2", "dialog"),
+    "pairs": ("source", "target"),
+}
+"""The kinds of records and the names that their contract has."""
+
+REASONS = {
+    "not_utf8": "not UTF-8",
+    "not_json": "not JSON",
+    "repeated_key": "a key given twice",
+    "not_object": "not a JSON object",
+    "missing_key": "a key is missing",
+    "wrong_type": "a value of the wrong type",
+    "no_utterances": "no utterance with a speaker and text",
+    "empty_side": "an empty source or target",
+}
+"""Why a row is rejected: the code and what it says."""
+
+SPLITS = ("train", "valid", "test")
+RAW_BYTES = 4096
+"""How much of a rejected line is kept."""
+
+# What str.isspace calls blank, and the characters without width or mark that hide at ends.
+BLANKS = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    "\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062"
+    "\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
+)
+"""What is stripped from both ends of a text."""
+
+_PREFIX = re.compile(rf"[Uu][Ss][Ee][Rr]([12])[{re.escape(BLANKS)}]*[：:]")
+_GROUP_TEXT = TextConfig()
+_TYPES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    NoneType: "null",
+}
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordsConfig:
+    """What the rows of the sources are.
+
+    - `kind`: "dialogues" or "pairs".
+    - `fields`: the names that the files use where they differ from the contract's, for instance
+      `{"source": "zh", "target": "en"}`.
+    - `max_rejected`: the share of rows that may be rejected before the whole ingest is refused.
+
+    Raises `InputError` for a value that cannot work.
+    """
+
+    kind: str = "dialogues"
+    fields: dict[str, str] = field(default_factory=dict)
+    max_rejected: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"there is no kind of records {self.kind!r}: use {', '.join(KINDS)}")
+        contract = KINDS[self.kind]
+        for name in self.fields:
+            if name not in contract:
+                raise InputError(
+                    f"{self.kind} have no field {name!r}: name one of {', '.join(contract)}"
+                )
+        names = list(self.file_fields.values())
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"two fields of {self.kind} cannot both be {name!r} in the file: give each its"
+                    " own name"
+                )
+        if not 0 <= self.max_rejected <= 1:
+            raise InputError(
+                f"max_rejected is a share of the rows from 0 to 1, not {self.max_rejected}"
+            )
+
+    @property
+    def file_fields(self) -> dict[str, str]:
+        """The contract's name of every field, in order, and its name in the files."""
+        return {name: self.fields.get(name, name) for name in KINDS[self.kind]}
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """Which share of the groups is kept from training, and what makes one drawing differ.
+
+    - `valid`, `test`: shares from 0 to 1.
+    - `salt`: another salt draws other groups (at most 64 bytes of UTF-8).
+
+    Raises `InputError` for a value that cannot work.
+    """
+
+    valid: float = 0.1
+    test: float = 0.1
+    salt: str = "tidemill"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.valid <= 1 and 0 <= self.test <= 1 and self.valid + self.test <= 1):
+            raise InputError(
+                "the shares valid and test lie between 0 and 1, together too, and are not"
+                f" {self.valid} and {self.test}"
+            )
+        if len(self.salt.encode()) > 64:
+            raise InputError("the salt of the splits is longer than 64 bytes: take a shorter one")
+
+
+# --- what a block of lines becomes ----------------------------------------------------------------
+
+
+class Rejected(NamedTuple):
+    """A row that was refused.
+
+    `reason` is a key of `REASONS`, `detail` a sentence fit to be shown, `raw` the first `RAW_BYTES`
+    bytes of the line.
+    """
+
+    line: int
+    reason: str
+    detail: str
+    raw: bytes
+
+
+class Dialogues(NamedTuple):
+    """R dialogues of U utterances in columns.
+
+    `lines` int64 [R]: where each was read. `groups`: R times 32 hex digits. `topics`: R texts.
+    `offsets` int64 [R + 1]: dialogue i owns the utterances and speakers
+    `offsets[i]:offsets[i + 1]`. `speakers` int8 [U]: 0 for user1, 1 for user2. `utterances`: U
+    texts without prefix.
+    """
+
+    lines: npt.NDArray[np.int64]
+    groups: list[str]
+    topics: Utf8
+    offsets: npt.NDArray[np.int64]
+    speakers: npt.NDArray[np.int8]
+    utterances: Utf8
+
+
+class Pairs(NamedTuple):
+    """R sentence pairs in columns: `lines` int64 [R], R groups, R sources and R targets."""
+
+    lines: npt.NDArray[np.int64]
+    groups: list[str]
+    sources: Utf8
+    targets: Utf8
+
+
+class Block(NamedTuple):
+    """What a block of lines holds; `num_rows` counts accepted and rejected rows, no blank line."""
+
+    records: Dialogues | Pairs
+    rejected: list[Rejected]
+    num_rows: int
+    num_dropped_utterances: int
+
+
+def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
+    """Read whole lines of JSON.
+
+    Lines end at LF; a CR before it does not count, blank lines are skipped. A row is rejected that
+    is not UTF-8 or not JSON (NaN, lone surrogates, numbers beyond 1.8e308 and nesting beyond 1,024
+    levels are not), gives a key twice in one object, lacks a field or has one of another type. Keys
+    that the contract does not name are ignored.
+
+    Args:
+        block: lines; only the last line of a file may lack its LF.
+        first_line: the number of the first line in its file, from 1.
+        config: what the rows are.
+    """
+    lines = block.split(b"\n")
+    rows, places, faults = _parse(lines)
+    num_rows = len(rows) + len(faults)
+    names = tuple(config.file_fields.values())
+    fault_of, is_sound = _CHECKS[config.kind]
+    if not is_sound(rows, names):
+        rows, places = _without(rows, places, faults, lambda row, _: fault_of(row, names))
+    good_lines = block if len(rows) == len(lines) else b"\n".join([lines[i] for i in places])
+    if _num_quotes(good_lines) != 2 * sum(map(_num_strings, rows)):
+        rows, places = _without(
+            rows,
+            places,
+            faults,
+            lambda row, i: (
+                None
+                if _num_quotes(lines[i]) == 2 * _num_strings(row)
+                else ("repeated_key", "a key is given twice in one object")
+            ),
+        )
+    where = np.array(places, np.int64)
+    num_dropped = 0
+    records: Dialogues | Pairs
+    if config.kind == "dialogues":
+        records, num_dropped = _dialogues(rows, where, names, faults)
+    else:
+        records = _pairs(rows, where, names, faults)
+    rejected = [
+        Rejected(first_line + i, reason, detail, lines[i].removesuffix(b"\r")[:RAW_BYTES])
+        for i, (reason, detail) in sorted(faults.items())
+    ]
+    records = records._replace(lines=records.lines + first_line)
+    return Block(records, rejected, num_rows, num_dropped)
+
+
+_Faults = dict[int, tuple[str, str]]  # place of a line in the block -> reason and detail
+
+
+def _parse(lines: list[bytes]) -> tuple[list[Any], Sequence[int], _Faults]:
+    """The values of all lines that are JSON, their places, and the faults of the others."""
+    rows: list[Any] = []
+    failed: dict[int, orjson.JSONDecodeError] = {}
+    remaining = iter(lines)
+    while len(rows) + len(failed) < len(lines):
+        try:
+            # When a line fails, the list keeps the rows before it and the iterator stands behind
+            # it: so a bad line costs one exception, and the good ones cost nothing more.
+            rows.extend(map(orjson.loads, remaining))
+        except orjson.JSONDecodeError as error:
+            failed[len(rows) + len(failed)] = error
+    if not failed:
+        return rows, range(len(lines)), {}
+    faults = {i: _fault_of_line(lines[i], error) for i, error in failed.items() if lines[i].strip()}
+    return rows, [i for i in range(len(lines)) if i not in failed], faults
+
+
+def _fault_of_line(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    try:
+        line.decode()
+    except UnicodeDecodeError as problem:
+        return "not_utf8", f"byte {problem.start + 1} of the line is not UTF-8"
+    return "not_json", f"{error.msg} at character {error.pos + 1} of the line"
+
+
+def _without(
+    rows: list[Any],
+    places: Sequence[int],
+    faults: _Faults,
+    fault_of: Callable[[Any, int], tuple[str, str] | None],
+) -> tuple[list[Any], list[int]]:
+    """The rows without fault and their places; the faults of the others are noted."""
+    good_rows: list[Any] = []
+    good_places: list[int] = []
+    for row, place in zip(rows, places):
+        fault = fault_of(row, place)
+        if fault is None:
+            good_rows.append(row)
+            good_places.append(place)
+        else:
+            faults[place] = fault
+    return good_rows, good_places
+
+
+# A repeated key cannot be seen in what was parsed, where the last one wins. But then strings are
+# missing: each string, key or value, stands between two quotes.
+
+
+def _num_quotes(text: bytes) -> int:
+    """The quotes of valid JSON that begin or end a string."""
+    codes = np.frombuffer(text, np.uint8)
+    escapes = np.flatnonzero(codes == ord("\\"))
+    if (np.diff(escapes) == 1).any():
+        return _num_quotes(text.replace(b"\\\\", b""))  # an escaped backslash escapes nothing
+    quotes = codes == ord('"')
+    return int(np.count_nonzero(quotes)) - int(np.count_nonzero(quotes[escapes + 1]))
+
+
+def _num_strings(value: Any) -> int:
+    """The strings in a parsed value, keys too."""
+    count = 0
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind is str:
+            count += 1
+        elif kind is dict:
+            count += len(value)
+            waiting.extend(value.values())
+        elif kind is list:
+            num_flat = list(map(type, value)).count(str)
+            count += num_flat
+            if num_flat < len(value):
+                waiting.extend(item for item in value if type(item) is not str)
+    return count
+
+
+# --- dialogues ------------------------------------------------------------------------------------
+
+
+def read_utterance(text: str) -> tuple[int, str] | None:
+    """The speaker (0 for user1, 1 for user2) and the text of an utterance; None without either.
+
+    The prefix is `user1` or `user2` in any case, optional blanks and a full-width or half-width
+    colon. The text is all that follows, less `BLANKS` at both ends.
+    """
+    prefix = _PREFIX.match(text)
+    if prefix is None:
+        return None
+    said = text[prefix.end() :].strip(BLANKS)
+    return (int(prefix[1]) - 1, said) if said else None
+
+
+def _fault_of_dialogue(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
+    if type(row) is not dict:
+        return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
+    dialog = names[3]
+    for name in names:
+        if name not in row:
+            return "missing_key", f"there is no {name!r}"
+        wanted = list if name == dialog else str
+        if type(row[name]) is not wanted:
+            return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not {_TYPES[wanted]}"
+    for i, utterance in enumerate(row[dialog], 1):
+        if type(utterance) is not str:
+            kind = _TYPES[type(utterance)]
+            return "wrong_type", f"item {i} of {dialog!r} is {kind}, not a string"
+    return None
+
+
+def _are_sound_dialogues(rows: list[Any], names: tuple[str, ...]) -> bool:
+    """Whether no row has a fault."""
+    *texts, dialog = names
+    try:
+        dialogs = [row[dialog] for row in rows]
+        kinds = {type(row[name]) for name in texts for row in rows}
+    except (KeyError, TypeError):
+        return False
+    if not (kinds <= {str} and set(map(type, dialogs)) <= {list}):
+        return False
+    return set(map(type, chain.from_iterable(dialogs))) <= {str}
+
+
+def _dialogues(
+    rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...], faults: _Faults
+) -> tuple[Dialogues, int]:
+    topic, dialog = names[0], names[3]
+    dialogs = [row[dialog] for row in rows]
+    said = list(chain.from_iterable(dialogs))
+    speakers, utterances, kept = _read_utterances(said)
+    ends = np.cumsum([0, *map(len, dialogs)])
+    offsets = np.concatenate(([0], np.cumsum(kept)))[ends]
+    filled = np.diff(offsets) > 0
+    if not filled.all():
+        for i in np.flatnonzero(~filled).tolist():
+            number = len(dialogs[i])
+            faults[int(places[i])] = (
+                "no_utterances",
+                f"none of its {number} utterances has a speaker and text"
+                if number
+                else f"{dialog!r} is empty",
+            )
+        rows = [row for row, keep in zip(rows, filled.tolist()) if keep]
+        places = places[filled]
+        offsets = np.concatenate(([0], offsets[1:][filled]))
+    clean = normalise_batch(utterances, _GROUP_TEXT)
+    groups = _groups(clean.data, clean.offsets[offsets])
+    topics = Utf8.of([row[topic] for row in rows])
+    # Rows without utterances are rejected and counted as such, not as utterances that were dropped.
+    num_dropped = int(len(said) - kept.sum()) - int(np.diff(ends)[~filled].sum())
+    return Dialogues(places, groups, topics, offsets, speakers, utterances), num_dropped
+
+
+# What nearly every utterance begins with, as the 8 or the first 6 bytes of a number.
+_USER1, _USER2 = np.frombuffer("user1：user2：".encode(), "<u8")
+_USER1_HALF, _USER2_HALF = np.frombuffer(b"user1:\0\0user2:\0\0", "<u8")
+_SIX_BYTES = np.uint64(0xFFFF_FFFF_FFFF)
+
+
+def _read_utterances(
+    said: list[str],
+) -> tuple[npt.NDArray[np.int8], Utf8, npt.NDArray[np.bool_]]:
+    """Speakers and texts of the utterances that `read_utterance` accepts; bool [U]: which it does.
+
+    All are joined by NUL characters. Those that begin with the usual prefix and have no blank at an
+    end are cut out of the whole; only the others are read one by one.
+    """
+    joined = "".join(["\0", "\0".join(said)]).encode() if said else b""
+    codes = np.frombuffer(joined + bytes(12), np.uint8)  # so that one can look beyond the end
+    starts = np.flatnonzero(codes[: len(joined)] == 0)
+    ends = np.append(starts[1:], len(joined))
+    kept = np.ones(len(said), bool)
+    if len(starts) != len(said):  # a text holds a NUL
+        begins = ends = np.zeros(len(said), np.int64)
+        usual, speakers = np.zeros(len(said), bool), np.zeros(len(said), np.int8)
+    else:
+        usual, begins = _usual_texts(codes, starts, ends)
+        speakers = (codes[starts + 5] - np.uint8(ord("1"))).view(np.int8)
+    texts = [joined[begin:end] for begin, end in zip(begins.tolist(), ends.tolist())]
+    for i in np.flatnonzero(~usual).tolist():
+        parsed = read_utterance(said[i])
+        if parsed is None:
+            kept[i] = False
+        else:
+            speakers[i], texts[i] = parsed[0], parsed[1].encode()
+    if not kept.all():
+        speakers = speakers[kept]
+        texts = [text for text, keep in zip(texts, kept.tolist()) if keep]
+    return speakers, Utf8.of_bytes(texts), kept
+
+
+def _usual_texts(
+    codes: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Which utterances are usual, bool [U], and where their text begins, int64 [U].
+
+    True only for `user1` or `user2`, a colon, and text without a blank at an end. Utterance i, with
+    a NUL before it, is `codes[starts[i]:ends[i]]`.
+    """
+    heads = np.lib.stride_tricks.sliding_window_view(codes, 8)[starts + 1].view("<u8")[:, 0]
+    full = (heads == _USER1) | (heads == _USER2)
+    heads &= _SIX_BYTES
+    begins = starts + np.where(full, 9, 7)
+    usual: npt.NDArray[np.bool_] = full | (heads == _USER1_HALF) | (heads == _USER2_HALF)
+    usual &= ends > begins
+
+    def three_bytes(first: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        high, middle, low = (codes[first + i].astype(np.int32) for i in range(3))
+        return high << 16 | middle << 8 | low
+
+    after, before = three_bytes(begins), three_bytes(ends - 3)
+    usual &= (after >> 16 > 0x20) & (before & 0xFF > 0x20)
+    for two in (0xC285, 0xC2A0, 0xD89C):  # U+0085, U+00A0, U+061C
+        usual &= (after >> 8 != two) & (before & 0xFFFF != two)
+    for edge in (after, before):
+        usual &= (edge != 0xE38080) & (edge != 0xEFBBBF)  # U+3000, U+FEFF
+        for two in (0xE19A, 0xE1A0, 0xE280, 0xE281):  # U+1680, U+180E, U+2000 to U+207F
+            usual &= edge >> 8 != two
+    return usual, begins
+
+
+# --- pairs ----------------------------------------------------------------------------------------
+
+
+def _fault_of_pair(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
+    if type(row) is not dict:
+        return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
+    for name in names:
+        if name not in row:
+            return "missing_key", f"there is no {name!r}"
+        if type(row[name]) is not str:
+            return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not a string"
+    for name in names:
+        if not row[name].strip(BLANKS):
+            return "empty_side", f"{name!r} is empty"
+    return None
+
+
+def _are_sound_pairs(rows: list[Any], names: tuple[str, ...]) -> bool:
+    """Whether no row has a fault."""
+    try:
+        return all(row[name].strip(BLANKS) for name in names for row in rows)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _pairs(
+    rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...], faults: _Faults
+) -> Pairs:
+    del faults  # a pair that could be parsed has none left
+    sources, targets = (Utf8.of([row[name].strip(BLANKS) for row in rows]) for name in names)
+    clean = normalise_batch(sources, _GROUP_TEXT)
+    return Pairs(places, _groups(clean.data, clean.offsets), sources, targets)
+
+
+_CHECKS = {
+    "dialogues": (_fault_of_dialogue, _are_sound_dialogues),
+    "pairs": (_fault_of_pair, _are_sound_pairs),
+}
+
+
+# --- groups, splits, verdicts ---------------------------------------------------------------------
+
+
+def _groups(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> list[str]:
+    """BLAKE2b-128 of each `data[offsets[i]:offsets[i + 1]]`, in hex.
+
+    Data is normalised text, of a dialogue all utterances one behind the other: rows that say the
+    same have the same group and fall into the same split.
+    """
+    text = data.data
+    bounds = offsets.tolist()
+    blake2b = hashlib.blake2b
+    return [blake2b(text[a:b], digest_size=16).hexdigest() for a, b in pairwise(bounds)]
+
+
+def split_of(groups: Iterable[str], config: SplitsConfig) -> npt.NDArray[np.str_]:
+    """The split of each group: "train", "valid" or "test", as an array of strings.
+
+    It is decided by a keyed hash of the group alone, so that a row never changes its split while
+    others come and go, and equal rows are always in the same one.
+    """
+    key = config.salt.encode()
+    draws = [
+        int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8, key=key).digest(), "big")
+        for group in groups
+    ]
+    shares = np.array(draws, np.float64) / 2.0**64
+    held_out = np.where(shares < config.test, "test", "valid")
+    return np.where(shares < config.test + config.valid, held_out, "train")
+
+
+def check_rejected(
+    sources: str, num_accepted: int, reasons: Counter[str], example: str, config: RecordsConfig
+) -> None:
+    """Refuse sources of which too many rows were rejected, or none is left.
+
+    Args:
+        sources: what was read, as the message shall name it.
+        num_accepted: rows that were accepted.
+        reasons: how many rows were rejected for each key of `REASONS`.
+        example: where one of them is and what is wrong with it.
+        config: what was allowed.
+
+    Raises:
+        InputError: with the counts and the most frequent reasons.
+    """
+    num_rejected = reasons.total()
+    num_rows = num_accepted + num_rejected
+    if num_rows == 0:
+        raise InputError(f"{sources} has no rows: pass a file that holds {config.kind}")
+    if num_accepted and num_rejected <= config.max_rejected * num_rows:
+        return
+    frequent = ", ".join(f"{REASONS[code]} ({n})" for code, n in reasons.most_common(3))
+    allowed = f"at most {config.max_rejected:.1%} may be" if num_accepted else "none is left"
+    raise InputError(
+        f"{sources}: {num_rejected} of {num_rows} rows were rejected"
+        f" ({num_rejected / num_rows:.1%}; {allowed}): {frequent}; for instance {example}."
+        " Correct the rows or raise max_rejected."
+    )

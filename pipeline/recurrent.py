@@ -1,0 +1,394 @@
+"""The recurrent network: cell x layers x directions x kernel, and the hidden state it carries.
+
+Shape letters: ``T`` time, ``B`` batch, ``E`` input features, ``H`` hidden, ``G`` gates of the cell,
+``L`` layers, ``D`` directions. Tensors are time-major, ``[T, B, ...]``.
+
+A *hidden state* is a tuple of tensors ``[L * D, B, H]``, one for each part of the cell's state:
+``(h,)`` for Elman and GRU cells, ``(h, c)`` for the LSTM. Directions are neighbours: layer 0
+forward, layer 0 backward, layer 1 forward, and so on, as in torch.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from .errors import InputError
+
+Hidden = tuple[Tensor, ...]
+
+KERNELS = ("torch", "textbook")
+
+
+class Cell(ABC, nn.Module):
+    """One layer in one direction, its formulas written out and stepped through time in Python.
+
+    The weights bear torch's names and shapes (``weight_ih_l0 [G*H, E]``, ``weight_hh_l0 [G*H, H]``,
+    two biases ``[G*H]``), so that a state dict fits either kernel.
+    """
+
+    num_gates: int
+    """How many blocks of ``H`` rows the weights have."""
+    num_states: int = 1
+    """Parts of the state that is carried: 2 for the LSTM."""
+    kernel: Callable[..., nn.RNNBase] | None = None
+    """torch's fused module for the same formulas, where there is one."""
+    nonlinearity: str | None = None
+    """Which of torch's Elman networks that module shall be."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        rows = self.num_gates * hidden_size
+        bound = 1 / math.sqrt(hidden_size)
+        self.weight_ih_l0 = nn.Parameter(torch.empty(rows, input_size).uniform_(-bound, bound))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(rows, hidden_size).uniform_(-bound, bound))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(rows).uniform_(-bound, bound))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(rows).uniform_(-bound, bound))
+
+    @classmethod
+    def fused(cls, input_size: int, hidden_size: int, **options: Any) -> nn.RNNBase:
+        """torch's kernel for this cell; ``options`` are those of torch's own module."""
+        assert cls.kernel is not None
+        if cls.nonlinearity:
+            options["nonlinearity"] = cls.nonlinearity
+        return cls.kernel(input_size, hidden_size, **options)
+
+    @abstractmethod
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        """One time step: ``projected`` is ``W x_t + b [B, G*H]``; returns the next state."""
+
+    def forward(
+        self, inputs: Tensor, hidden: Hidden, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Hidden]:
+        """Run ``inputs [T, B, E]`` from a state of ``[B, H]`` parts; outputs ``[T, B, H]``.
+
+        With ``lengths [B]`` a row's state stays as it is after the row's last real step.
+        """
+        projected = functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
+        outputs = []
+        for step, projected_step in enumerate(projected):
+            following = self.step(projected_step, hidden)
+            if lengths is not None:
+                inside = (step < lengths)[:, None]
+                following = tuple(
+                    torch.where(inside, new, old)
+                    for new, old in zip(following, hidden, strict=True)
+                )
+            hidden = following
+            outputs.append(hidden[0])
+        return torch.stack(outputs), hidden
+
+    def recur(self, h: Tensor) -> Tensor:
+        """``U h + b``, ``[B, G*H]``."""
+        return functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+
+
+class ElmanTanh(Cell):
+    """``h_t = tanh(W x_t + b + U h_{t-1} + c)`` (Elman 1990; d2l section 9.4)."""
+
+    num_gates = 1
+    kernel = nn.RNN
+    nonlinearity = "tanh"
+
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        return (torch.tanh(projected + self.recur(hidden[0])),)
+
+
+class ElmanReLU(Cell):
+    """``h_t = max(0, W x_t + b + U h_{t-1} + c)`` (Le, Jaitly and Hinton 2015)."""
+
+    num_gates = 1
+    kernel = nn.RNN
+    nonlinearity = "relu"
+
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        return (torch.relu(projected + self.recur(hidden[0])),)
+
+
+class GRU(Cell):
+    """The gated recurrent unit as torch and cuDNN compute it: the reset gate acts on ``U h + b``.
+
+    ``r, z = sigmoid(W x_t + b + U h_{t-1} + c)``, ``n = tanh(W_n x_t + b_n + r * (U_n h + c_n))``,
+    ``h_t = (1 - z) * n + z * h_{t-1}`` (Cho et al. 2014 v1, section 2.3, reset after the product).
+    """
+
+    num_gates = 3
+    kernel = nn.GRU
+
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        (h,) = hidden
+        x_reset, x_update, x_new = projected.chunk(3, dim=-1)
+        h_reset, h_update, h_new = self.recur(h).chunk(3, dim=-1)
+        reset = torch.sigmoid(x_reset + h_reset)
+        update = torch.sigmoid(x_update + h_update)
+        candidate = torch.tanh(x_new + reset * h_new)
+        return ((1 - update) * candidate + update * h,)
+
+
+class ChoGRU(Cell):
+    """The gated recurrent unit of the textbook: the reset gate acts on ``h`` before the product.
+
+    ``n = tanh(W_n x_t + b_n + U_n (r * h_{t-1}) + c_n)`` (Cho et al. 2014, equation 8; d2l section
+    10.2). ``z`` weighs the old state as in d2l. No library kernel computes this form.
+    """
+
+    num_gates = 3
+
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        (h,) = hidden
+        size = h.shape[-1]
+        gates, candidate = self.weight_hh_l0.split((2 * size, size))
+        gates_bias, candidate_bias = self.bias_hh_l0.split((2 * size, size))
+        x_gates, x_new = projected.split((2 * size, size), dim=-1)
+        reset, update = torch.sigmoid(x_gates + functional.linear(h, gates, gates_bias)).chunk(
+            2, -1
+        )
+        new = torch.tanh(x_new + functional.linear(reset * h, candidate, candidate_bias))
+        return ((1 - update) * new + update * h,)
+
+
+class LSTM(Cell):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000).
+
+    ``i, f, o = sigmoid(W x_t + b + U h_{t-1} + c)``, ``g = tanh(...)``,
+    ``c_t = f * c_{t-1} + i * g``, ``h_t = o * tanh(c_t)``.
+    """
+
+    num_gates = 4
+    num_states = 2
+    kernel = nn.LSTM
+
+    def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
+        h, c = hidden
+        # torch keeps the gates in the order input, forget, candidate, output.
+        i, f, g, o = (projected + self.recur(h)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+CELLS: dict[str, type[Cell]] = {
+    "rnn_tanh": ElmanTanh,
+    "rnn_relu": ElmanReLU,
+    "gru": GRU,
+    "gru_cho": ChoGRU,
+    "lstm": LSTM,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which recurrent network learns a problem; its name is the word people use for it.
+
+    Names read ``[bi]CELL[-LAYERS][-textbook][-attention]``: ``lstm``, ``gru-2``, ``bilstm-2``,
+    ``rnn_tanh-textbook``, ``bigru-attention``.
+
+    Raises:
+        InputError: for an unknown cell or kernel, or fewer than one layer.
+    """
+
+    cell: str = "lstm"
+    num_layers: int = 1
+    bidirectional: bool = False
+    kernel: str = "torch"
+    attention: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cell not in CELLS:
+            raise InputError(f"unknown cell {self.cell!r}: the cells are {', '.join(CELLS)}")
+        if self.kernel not in KERNELS:
+            raise InputError(
+                f"unknown kernel {self.kernel!r}: the kernels are {', '.join(KERNELS)}"
+            )
+        if self.num_layers < 1:
+            raise InputError(f"num_layers is {self.num_layers}: a network has at least one layer")
+        if self.kernel == "torch" and CELLS[self.cell].kernel is None:
+            raise InputError(
+                f"cell {self.cell!r} has no torch kernel: name the variant {self.cell}-textbook"
+            )
+
+    @classmethod
+    def parse(cls, name: str) -> "Variant":
+        """The variant of that name.
+
+        Raises:
+            InputError: where the name does not read as a variant, with the form and the cells.
+        """
+        head, *parts = name.split("-")
+        bidirectional = head.startswith("bi") and head[2:] in CELLS
+        cell = head[2:] if bidirectional else head
+        layers = [part for part in parts if part.isascii() and part.isdigit()]
+        rest = [part for part in parts if part not in layers]
+        known = {"textbook", "attention"}
+        if cell not in CELLS or len(layers) > 1 or not set(rest) <= known:
+            raise InputError(
+                f"unknown variant {name!r}: a name reads [bi]CELL[-LAYERS][-textbook][-attention], "
+                f"for example lstm, gru-2 or bilstm-2; the cells are {', '.join(CELLS)}"
+            )
+        return cls(
+            cell=cell,
+            num_layers=int(layers[0]) if layers else 1,
+            bidirectional=bidirectional,
+            kernel="textbook" if "textbook" in rest else "torch",
+            attention="attention" in rest,
+        )
+
+    @property
+    def name(self) -> str:
+        """The canonical name, which :meth:`parse` reads back."""
+        return "-".join(
+            [
+                ("bi" if self.bidirectional else "") + self.cell,
+                *([str(self.num_layers)] if self.num_layers > 1 else []),
+                *(["textbook"] if self.kernel == "textbook" else []),
+                *(["attention"] if self.attention else []),
+            ]
+        )
+
+    @property
+    def num_directions(self) -> int:
+        """``D``: 2 where the network also reads from the end."""
+        return 2 if self.bidirectional else 1
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and regularisation that all variants of a retraining share.
+
+    Attributes:
+        embedding_size: ``E``, features of an embedded token.
+        hidden_size: ``H``, features of a layer's state in one direction.
+        dropout: share of features set to zero after the embedding, between layers and before the
+            output while training, never inside the recurrence (Zaremba et al. 2014).
+        tied: the output layer uses the embedding's weights (Press and Wolf 2017); a projection
+            maps ``H`` to ``E`` where they differ.
+
+    Raises:
+        InputError: for a size below 1 or a dropout outside [0, 1).
+    """
+
+    embedding_size: int = 128
+    hidden_size: int = 256
+    dropout: float = 0.2
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"network.{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
+
+
+def reversal(lengths: Tensor, num_steps: int) -> Tensor:
+    """Where each step of a row comes from when the row is read from its end: ``[T, B]``.
+
+    Padding stays where it is, so that the index undoes itself.
+    """
+    steps = torch.arange(num_steps, device=lengths.device)[:, None]
+    return torch.where(steps < lengths, lengths - 1 - steps, steps)
+
+
+class RecurrentStack(nn.Module):
+    """Layers of recurrent cells over a padded batch, one module for each layer and direction.
+
+    One module a layer and direction is the form for which cuDNN has its fastest kernels, and it
+    keeps dropout ours: torch's own hides its generator where no checkpoint reaches it. The backward
+    direction is a forward one over rows reversed up to their lengths.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, variant: Variant, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.cell = CELLS[variant.cell]
+        self.hidden_size = hidden_size
+        self.num_layers = variant.num_layers
+        self.num_directions = variant.num_directions
+        self.output_size = hidden_size * variant.num_directions
+        self.dropout = nn.Dropout(dropout)
+        modules: list[nn.Module] = []
+        for layer in range(variant.num_layers):
+            for _ in range(variant.num_directions):
+                size = self.output_size if layer else input_size
+                if variant.kernel == "textbook":
+                    modules.append(self.cell(size, hidden_size))
+                else:
+                    modules.append(self.cell.fused(size, hidden_size))
+        self.layers = nn.ModuleList(modules)
+
+    def initial_hidden(self, batch_size: int) -> Hidden:
+        """A state of zeros, parts of ``[L * D, B, H]``."""
+        weight = next(self.parameters())
+        shape = (len(self.layers), batch_size, self.hidden_size)
+        return tuple(weight.new_zeros(shape) for _ in range(self.cell.num_states))
+
+    def forward(
+        self, inputs: Tensor, hidden: Hidden | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Hidden]:
+        """Run ``inputs [T, B, E]``.
+
+        Args:
+            hidden: the state to start from; zeros where it is absent.
+            lengths: how many steps of each row are real, ``[B]``; all where it is absent. Outputs
+                beyond a row's length are meaningless; its final state is that of its last step.
+
+        Returns:
+            The top layer's outputs ``[T, B, D * H]`` and the final state ``[L * D, B, H]``.
+        """
+        if hidden is None:
+            hidden = self.initial_hidden(inputs.shape[1])
+        turn = None if lengths is None else reversal(lengths, len(inputs))
+        finals: list[Hidden] = []
+        for layer in range(self.num_layers):
+            if layer:
+                inputs = self.dropout(inputs)
+            outputs = []
+            for direction in range(self.num_directions):
+                index = layer * self.num_directions + direction
+                start = tuple(part[index] for part in hidden)
+                rows = inputs if direction == 0 else _reversed(inputs, turn)
+                output, final = self._run(self.layers[index], rows, start, lengths)
+                finals.append(final)
+                outputs.append(output if direction == 0 else _reversed(output, turn))
+            inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
+        return inputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _run(
+        self, module: nn.Module, inputs: Tensor, start: Hidden, lengths: Tensor | None
+    ) -> tuple[Tensor, Hidden]:
+        """One layer in one direction: outputs ``[T, B, H]`` and the final parts ``[B, H]``."""
+        if isinstance(module, Cell):
+            return module(inputs, start, lengths)  # type: ignore[no-any-return]
+        parts = [part[None].contiguous() for part in start]
+        state = parts[0] if len(parts) == 1 else tuple(parts)
+        if lengths is None or len(parts) == 1:
+            output, final = module(inputs, state)
+            if lengths is None:
+                return output, _parts(final)
+            # The outputs of a one-part cell are its states: the last real one is the final state.
+            return output, (_at_last_step(output, lengths),)
+        # Of a two-part cell the fused kernel shows only h: packing is torch's one exact way to c.
+        packed = pack_padded_sequence(inputs, lengths.cpu(), enforce_sorted=False)
+        packed_output, final = module(packed, state)
+        return pad_packed_sequence(packed_output, total_length=len(inputs))[0], _parts(final)
+
+
+def _parts(final: Tensor | Sequence[Tensor]) -> Hidden:
+    return (final[0],) if isinstance(final, Tensor) else tuple(part[0] for part in final)
+
+
+def _at_last_step(outputs: Tensor, lengths: Tensor) -> Tensor:
+    """``outputs [T, B, H]`` at each row's last real step: ``[B, H]``."""
+    return outputs[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+
+
+def _reversed(inputs: Tensor, turn: Tensor | None) -> Tensor:
+    if turn is None:
+        return inputs.flip(0)
+    return inputs.gather(0, turn[..., None].expand_as(inputs))

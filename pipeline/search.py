@@ -1,0 +1,255 @@
+"""From next-word scores to sentences: greedy, beam and exhaustive search, and sampling.
+
+Shape letters: ``B`` sentences, ``K`` hypotheses of a sentence, ``L`` layers, ``H`` hidden, ``V``
+vocabulary, ``T`` words of the longest hypothesis.
+
+A hypothesis ``y_1 .. y_n`` (the last word is ``<eos>``) is ranked by
+``log P(y_1 .. y_n) / n ** alpha`` (d2l 10.8, alpha 0.75), so that long ones are not always worse.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from .recurrent import Hidden
+from .vocabulary import BOS, EOS, PAD, UNK
+
+NEVER = (PAD, BOS, UNK)
+"""Words that no hypothesis holds."""
+
+
+class Memory(Protocol):
+    """What a step function knows of ``B`` sentences beside the state."""
+
+    def of(self, sentences: Tensor) -> Self:
+        """The memory of some of the sentences."""
+        ...
+
+
+class NoMemory:
+    """The memory of a model that has no source, such as a language model."""
+
+    def of(self, sentences: Tensor) -> "NoMemory":
+        return self
+
+
+Step = Callable[[Tensor, Hidden, Any], tuple[Tensor, Hidden]]
+"""``words [B, K]``, state parts ``[L, B * K, H]``, memory of ``B``: logits ``[B, K, V]``, state."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished sequence.
+
+    Attributes:
+        words: ids without ``<eos>``.
+        log_probability: natural logarithm of the probability of the words and ``<eos>``.
+        score: the rank value, ``log_probability / (len(words) + 1) ** alpha``.
+    """
+
+    words: tuple[int, ...]
+    log_probability: float
+    score: float
+
+
+@torch.inference_mode()
+def beam(
+    step: Step,
+    memory: Memory,
+    hidden: Hidden,
+    first: Tensor,
+    *,
+    width: int,
+    max_tokens: int,
+    alpha: float = 0.75,
+    num_best: int = 1,
+) -> list[list[Hypothesis]]:
+    """Beam search over a batch; ``width`` 1 is greedy search.
+
+    Every live hypothesis is tried with ``<eos>`` at every step, beside the ``width`` that live on,
+    and at ``max_tokens`` words each must end. So a finished hypothesis never takes a live one's
+    place, and a beam as wide as the tree finds what exhaustive search finds. A sentence leaves the
+    batch when no live hypothesis can still reach its ``num_best``-th finished one: log P only
+    falls, and ``n ** alpha`` is largest at the longest length.
+
+    Args:
+        hidden: the state before ``first``, parts ``[L, B, H]``.
+        first: the word that starts each sentence, ``[B]``: ``<bos>``, or the last of a prompt.
+        width: live hypotheses of a sentence.
+        max_tokens: words of a hypothesis, at most.
+        num_best: finished hypotheses to keep.
+
+    Returns:
+        For each sentence up to ``num_best`` hypotheses, best first.
+    """
+    num_sentences = hidden[0].shape[1]
+    device = hidden[0].device
+    finished: list[list[Hypothesis]] = [[] for _ in range(num_sentences)]
+    sentences = torch.arange(num_sentences, device=device)
+    log_probabilities = torch.zeros(num_sentences, 1, device=device)
+    words = first[:, None]
+    history = torch.zeros(num_sentences, 1, 0, dtype=torch.long, device=device)
+    for length in range(1, max_tokens + 2):
+        logits, hidden = step(words, hidden, memory)
+        logits[..., list(NEVER)] = -torch.inf
+        totals = logits.log_softmax(-1) + log_probabilities[..., None]
+        _finish(finished, sentences, totals[..., EOS], history, length, alpha, num_best)
+        if length > max_tokens:
+            break
+        totals[..., EOS] = -torch.inf
+        num_live, num_words = totals.shape[1:]
+        kept = min(width, num_live * num_words)
+        log_probabilities, flat = totals.flatten(1).topk(kept, dim=1)
+        parents, words = flat // num_words, flat % num_words
+        history = torch.cat(
+            (history.gather(1, parents[..., None].expand(-1, -1, length - 1)), words[..., None]), -1
+        )
+        bound = log_probabilities[:, 0] / (max_tokens + 1) ** alpha
+        open_ = torch.tensor(
+            [
+                len(finished[sentence]) < num_best or finished[sentence][-1].score < best
+                for sentence, best in zip(sentences.tolist(), bound.tolist(), strict=True)
+            ],
+            device=device,
+        )
+        rows = torch.arange(len(sentences), device=device)[:, None] * num_live + parents
+        hidden = tuple(part.index_select(1, rows[open_].flatten()) for part in hidden)
+        if not bool(open_.all()):
+            sentences, memory = sentences[open_], memory.of(open_)
+            words, history, log_probabilities = (
+                words[open_],
+                history[open_],
+                log_probabilities[open_],
+            )
+            if not len(sentences):
+                break
+    return finished
+
+
+def _finish(
+    finished: list[list[Hypothesis]],
+    sentences: Tensor,
+    ended: Tensor,
+    history: Tensor,
+    length: int,
+    alpha: float,
+    num_best: int,
+) -> None:
+    """Enter each live hypothesis, closed by ``<eos>`` (``ended [B, K]``), if it is good enough."""
+    values, best = ended.sort(dim=1, descending=True, stable=True)
+    for row, (sentence, totals, places) in enumerate(
+        zip(sentences.tolist(), values.tolist(), best.tolist(), strict=True)
+    ):
+        entries = finished[sentence]
+        for total, place in zip(totals[:num_best], places, strict=False):
+            score = total / length**alpha
+            if total == -float("inf") or (len(entries) >= num_best and score <= entries[-1].score):
+                break
+            entries.append(Hypothesis(tuple(history[row, place].tolist()), total, score))
+            entries.sort(key=lambda entry: -entry.score)
+            del entries[num_best:]
+
+
+@torch.inference_mode()
+def exhaustive(
+    step: Step,
+    memory: Memory,
+    hidden: Hidden,
+    first: Tensor,
+    *,
+    max_tokens: int,
+    alpha: float = 0.75,
+    max_steps: int = 1_000_000,
+) -> Hypothesis:
+    """The best hypothesis of all that have at most ``max_tokens`` words, for one sentence.
+
+    Best-first search: the prefix whose bound ``log P / (max_tokens + 1) ** alpha`` is highest is
+    opened next, and the search ends when no bound exceeds the best finished score. Exact, and
+    exponential in the worst case.
+
+    Args:
+        hidden: parts ``[L, 1, H]``.
+        first: as for :func:`beam`, ``[1]``.
+        max_steps: calls of ``step`` after which the search gives up.
+
+    Raises:
+        RuntimeError: when ``max_steps`` calls did not prove a best hypothesis.
+    """
+    longest = (max_tokens + 1) ** alpha
+    best: Hypothesis | None = None
+    # The counter breaks ties before Python would compare states.
+    queue: list[tuple[float, int, float, tuple[int, ...], Hidden]] = [(0.0, 0, 0.0, (), hidden)]
+    count = 0
+    for _ in range(max_steps):
+        if not queue or (best is not None and -queue[0][0] <= best.score):
+            assert best is not None
+            return best
+        _, _, log_probability, words, state = heapq.heappop(queue)
+        last = torch.tensor([[words[-1]]], device=first.device) if words else first[:, None]
+        logits, state = step(last, state, memory)
+        logits[..., list(NEVER)] = -torch.inf
+        totals = (logits[0, 0].log_softmax(-1) + log_probability).tolist()
+        score = totals[EOS] / (len(words) + 1) ** alpha
+        if best is None or score > best.score:
+            best = Hypothesis(words, totals[EOS], score)
+        if len(words) == max_tokens:
+            continue
+        for word, total in enumerate(totals):
+            bound = total / longest
+            if word != EOS and total > -float("inf") and bound > best.score:
+                count += 1
+                heapq.heappush(queue, (-bound, count, total, (*words, word), state))
+    raise RuntimeError(f"exhaustive search gave up after {max_steps} steps")
+
+
+@torch.inference_mode()
+def sample(
+    step: Step,
+    memory: Memory,
+    hidden: Hidden,
+    first: Tensor,
+    *,
+    max_tokens: int,
+    temperature: float,
+    generator: torch.Generator,
+    top_k: int | None = None,
+) -> list[Hypothesis]:
+    """One random continuation of each sentence, word by word.
+
+    Args:
+        hidden: the state before ``first``, parts ``[L, B, H]``.
+        first: the word that starts each sentence, ``[B]``.
+        temperature: logits are divided by it; towards 0 the likeliest word is always taken.
+        top_k: draw from so many likeliest words only.
+
+    Returns:
+        Hypotheses whose ``score`` is their log-probability under the model itself.
+    """
+    words = first[:, None]
+    drawn: list[Tensor] = []
+    total = torch.zeros(len(first), device=first.device)
+    ended = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+    for _ in range(max_tokens):
+        logits, hidden = step(words, hidden, memory)
+        logits = logits[:, 0]
+        logits[:, list(NEVER)] = -torch.inf
+        heated = logits / max(temperature, 1e-6)
+        if top_k is not None and top_k < heated.shape[1]:
+            heated = heated.masked_fill(heated < heated.topk(top_k).values[:, -1:], -torch.inf)
+        words = torch.multinomial(heated.softmax(-1), 1, generator=generator)
+        total += torch.where(ended, 0.0, logits.log_softmax(-1).gather(1, words)[:, 0])
+        words = torch.where(ended[:, None], EOS, words)
+        ended = ended | (words[:, 0] == EOS)
+        drawn.append(words)
+        if bool(ended.all()):
+            break
+    hypotheses = []
+    columns = torch.cat(drawn, dim=1).tolist() if drawn else [[] for _ in range(len(first))]
+    for row, log_probability in zip(columns, total.tolist(), strict=True):
+        ids = tuple(row[: row.index(EOS)] if EOS in row else row)
+        hypotheses.append(Hypothesis(ids, log_probability, log_probability))
+    return hypotheses

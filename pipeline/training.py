@@ -1,0 +1,428 @@
+"""The one training loop: clip, schedule, early stop, seed, exact resume. It knows no tracker.
+
+A run that is cut off anywhere and started again from its last saved state ends with the same bits
+as one that was never cut off, on the same hardware with the same number of threads.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .problems.problem import Batches, Examples, Problem, TokenModel, digest_seed
+from .recurrent import Hidden, NetworkConfig, Variant
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+SCHEDULES = ("constant", "plateau", "cosine", "step")
+DEVICES = ("auto", "cpu", "cuda")
+CHECK_EVERY = 50
+"""Steps between looks at the loss: each look makes a GPU wait for the host."""
+
+
+class DivergedError(InputError):
+    """Training broke down before it had anything worth keeping."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is fitted.
+
+    Attributes:
+        num_epochs: passes over the training split, at most.
+        batch_size: sentences, windows or streams of a step.
+        optimizer: ``sgd``, ``adam`` (Kingma and Ba 2015) or ``adamw`` (Loshchilov and Hutter 2019).
+        learning_rate: at the start.
+        schedule: ``constant``; ``plateau`` multiplies by ``decay`` after every epoch that is not
+            better on validation; ``step`` after every epoch; ``cosine`` falls to 0 over all epochs.
+        decay: the factor of ``plateau`` and ``step``.
+        weight_decay: as the optimizer defines it.
+        clip_norm: the gradient's norm is cut to it (Pascanu, Mikolov and Bengio 2013; d2l 9.5);
+            None leaves it alone.
+        patience: epochs without a better validation loss until training stops; None never stops.
+        seed: of initial weights, data order and dropout.
+
+    Raises:
+        InputError: for a value outside its range, with the valid ones.
+    """
+
+    num_epochs: int = 10
+    batch_size: int = 64
+    optimizer: str = "adam"
+    learning_rate: float = 0.001
+    schedule: str = "constant"
+    decay: float = 0.5
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    patience: int | None = 3
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"unknown training.{name} {getattr(self, name)!r}: choose from "
+                    f"{', '.join(choices)}"
+                )
+        for name in ("num_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"training.patience is {self.patience}: at least 1, or null for never")
+        if not self.learning_rate > 0:
+            raise InputError(f"training.learning_rate is {self.learning_rate}: it must be above 0")
+        if not 0 < self.decay < 1:
+            raise InputError(f"training.decay is {self.decay}: it must be between 0 and 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(f"training.clip_norm is {self.clip_norm}: above 0, or null for none")
+        if self.weight_decay < 0:
+            raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or above")
+
+
+@dataclass
+class TrainingState:
+    """Everything that a run needs to go on as if it had never stopped.
+
+    Attributes:
+        tensors: weights, best weights, optimizer, carried hidden state, generators, sums.
+        scalars: counters and history, fit for JSON.
+    """
+
+    tensors: dict[str, Tensor]
+    scalars: dict[str, Any]
+
+
+class Observer:
+    """What the loop tells of itself. The methods here do nothing; a caller overrides some."""
+
+    def step(self, epoch: int, batch: int, num_batches: int) -> None:
+        """Called after every optimizer step; ``epoch`` counts from 1, ``batch`` to its number."""
+
+    def epoch(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Called after every epoch; what it returns is added to the history, such as times."""
+        return {}
+
+    def save(self, state: Callable[[], TrainingState]) -> None:
+        """Called after every step; calling ``state`` gives a state to be kept."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model.
+
+    Attributes:
+        weights: those of the epoch with the lowest validation loss, on the CPU.
+        history: one record an epoch: ``epoch``, ``step``, ``metrics`` (losses in nats per token,
+            perplexities, learning rate, gradient norm), and what the observer added.
+        best_epoch: where the weights are from.
+        stopped: why training ended: ``num_epochs``, ``patience`` or ``diverged``.
+        num_parameters: weights that were trained; tied ones count once.
+    """
+
+    weights: dict[str, Tensor]
+    history: list[dict[str, Any]]
+    best_epoch: int
+    stopped: str
+    num_parameters: int
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        InputError: for an unknown name, or for ``cuda`` where torch sees no GPU.
+    """
+    if device not in DEVICES:
+        raise InputError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no GPU here: use --device cpu or auto")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def fit(
+    problem: Problem,
+    variant: Variant,
+    network: NetworkConfig,
+    config: TrainingConfig,
+    training: Examples,
+    validation: Examples,
+    vocabulary_sizes: Sequence[int],
+    *,
+    device: torch.device,
+    observer: Observer | None = None,
+    state: TrainingState | None = None,
+) -> Fitted:
+    """Train a variant on a problem.
+
+    Args:
+        observer: is told of every step and epoch, and may keep states.
+        state: a kept state to go on from; a new run where it is absent.
+
+    Raises:
+        InputError: where the variant does not suit the problem or there is nothing to train on.
+        DivergedError: where the loss left all bounds before one epoch was whole.
+    """
+    problem.check(variant)
+    with _own_randomness(device, config.seed):
+        loop = _Loop(problem, variant, network, config, vocabulary_sizes, device)
+        if state is not None:
+            loop.restore(state)
+        return loop.run(training, validation, observer or Observer())
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch inside, leave its generators outside as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        # Weights that decay towards 0 make denormal numbers, which are some 7 times slower.
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+
+
+@dataclass
+class _Counters:
+    """The loop's plain state. ``batch`` is how many batches of ``epoch`` are done."""
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    num_tokens: int = 0
+    best_nats: float = math.inf
+    best_epoch: int = 0
+    num_bad_epochs: int = 0
+    num_plateaus: int = 0
+    stopped: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Loop:
+    def __init__(
+        self,
+        problem: Problem,
+        variant: Variant,
+        network: NetworkConfig,
+        config: TrainingConfig,
+        vocabulary_sizes: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.problem, self.variant, self.config, self.device = problem, variant, config, device
+        self.model: TokenModel = problem.build(variant, network, vocabulary_sizes).to(device)
+        options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        # One fused kernel a step is 5 to 10 % faster than a loop over the weights.
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            self.model.parameters(), fused=True, **options
+        )
+        self.counters = _Counters()
+        self.best: dict[str, Tensor] = {}
+        self.hidden: Hidden | None = None
+        self.sum_nats = torch.zeros((), dtype=torch.float64, device=device)
+        self.sum_norms = torch.zeros((), dtype=torch.float64, device=device)
+
+    def run(self, training: Examples, validation: Examples, observer: Observer) -> Fitted:
+        counters = self.counters
+        if not len(self.problem.scoring_batches(validation, self.config.batch_size)):
+            raise InputError(
+                f"{self.variant.name} cannot be validated: the validation split holds no example "
+                f"that {self.problem.name} can use; add data"
+            )
+        while not counters.stopped and counters.epoch <= self.config.num_epochs:
+            generator = np.random.default_rng(digest_seed(self.config.seed, counters.epoch))
+            batches = self.problem.training_batches(training, self.config.batch_size, generator)
+            if not len(batches):
+                raise InputError(
+                    f"{self.variant.name} has nothing to train on: the training split holds no "
+                    f"example that {self.problem.name} can use; add data"
+                )
+            finite = self._epoch(batches, observer)
+            self._close_epoch(finite, validation, observer)
+            observer.save(self.snapshot)
+        return Fitted(
+            {name: tensor.cpu() for name, tensor in self.best.items()},
+            counters.history,
+            counters.best_epoch,
+            counters.stopped or "num_epochs",
+            sum(parameter.numel() for parameter in self.model.parameters()),
+        )
+
+    def _epoch(self, batches: Batches, observer: Observer) -> bool:
+        """The rest of the current epoch; False where the loss is no number any more."""
+        counters = self.counters
+        self.model.train()
+        for index in range(counters.batch, len(batches)):
+            batch = batches[index].to(self.device)
+            self._set_learning_rate(index, len(batches))
+            self.optimizer.zero_grad(set_to_none=True)
+            nats, self.hidden = self.model.summed_nats(batch, self.hidden)
+            (nats / max(batch.num_targets, 1)).backward()
+            limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+            self.optimizer.step()
+            self.sum_nats += nats.detach()
+            self.sum_norms += norm
+            counters.num_tokens += batch.num_targets
+            counters.batch = index + 1
+            counters.step += 1
+            observer.step(counters.epoch, counters.batch, len(batches))
+            if counters.batch % CHECK_EVERY == 0 and not bool(self.sum_nats.isfinite()):
+                return False
+            if counters.batch < len(batches):
+                observer.save(self.snapshot)
+        return bool(self.sum_nats.isfinite())
+
+    def _close_epoch(self, finite: bool, validation: Examples, observer: Observer) -> None:
+        counters, config = self.counters, self.config
+        nats = mean_nats(self.problem, self.model, validation, config.batch_size, self.device)
+        if not finite or not math.isfinite(nats):
+            if not self.best:
+                raise DivergedError(
+                    f"{self.variant.name} diverged in epoch {counters.epoch}: its loss is no "
+                    f"number any more; lower training.learning_rate ({config.learning_rate}) or "
+                    f"set training.clip_norm"
+                )
+            counters.stopped = "diverged"
+            return
+        trained = float(self.sum_nats) / max(counters.num_tokens, 1)
+        record: dict[str, Any] = {
+            "epoch": counters.epoch,
+            "step": counters.step,
+            "num_tokens": counters.num_tokens,
+            "metrics": {
+                "train/loss": trained,
+                "train/perplexity": math.exp(min(trained, 700.0)),
+                "train/gradient_norm": float(self.sum_norms) / max(counters.batch, 1),
+                "train/learning_rate": self.optimizer.param_groups[0]["lr"],
+                "valid/loss": nats,
+                "valid/perplexity": math.exp(min(nats, 700.0)),
+            },
+        }
+        record |= observer.epoch(record)
+        counters.history.append(record)
+        if nats < counters.best_nats:
+            counters.best_nats, counters.best_epoch, counters.num_bad_epochs = (
+                nats,
+                counters.epoch,
+                0,
+            )
+            self.best = {
+                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
+            }
+        else:
+            counters.num_bad_epochs += 1
+            counters.num_plateaus += 1
+            if config.patience is not None and counters.num_bad_epochs >= config.patience:
+                counters.stopped = "patience"
+        counters.epoch += 1
+        counters.batch = counters.num_tokens = 0
+        self.hidden = None
+        self.sum_nats.zero_()
+        self.sum_norms.zero_()
+
+    def _set_learning_rate(self, batch: int, num_batches: int) -> None:
+        config, counters = self.config, self.counters
+        factor = 1.0
+        if config.schedule == "cosine":
+            done = (counters.epoch - 1 + batch / num_batches) / config.num_epochs
+            factor = 0.5 * (1 + math.cos(math.pi * done))
+        elif config.schedule == "step":
+            factor = config.decay ** (counters.epoch - 1)
+        elif config.schedule == "plateau":
+            factor = config.decay**counters.num_plateaus
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+
+    def snapshot(self) -> TrainingState:
+        """The state after the last step, copied, so that training may go on."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        scalars: dict[str, Any] = {
+            name: value for name, value in vars(self.counters).items() if name != "best_nats"
+        }
+        # JSON has no infinity.
+        if self.best:
+            scalars["best_nats"] = self.counters.best_nats
+        optimizer: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
+        for index, entries in optimizer.items():
+            tensors |= {
+                f"optimizer/{index}/{name}": value
+                for name, value in entries.items()
+                if isinstance(value, Tensor)
+            }
+        for index, part in enumerate(self.hidden or ()):
+            tensors[f"hidden/{index}"] = part
+        tensors["sums"] = torch.stack((self.sum_nats, self.sum_norms))
+        tensors["generator/cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.device)
+        copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+        return TrainingState(copies, {**scalars, "history": list(self.counters.history)})
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to a state that :meth:`snapshot` gave."""
+        tensors = state.tensors
+        self.model.load_state_dict(_under("model/", tensors))
+        self.best = {
+            name: value.to(self.device) for name, value in _under("best/", tensors).items()
+        }
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer/", tensors).items():
+            index, entry = name.split("/", 1)
+            entries.setdefault(int(index), {})[entry] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        hidden = _under("hidden/", tensors)
+        parts = tuple(hidden[str(index)].to(self.device) for index in range(len(hidden)))
+        self.hidden = parts or None
+        self.sum_nats, self.sum_norms = tensors["sums"].to(self.device).clone().unbind()
+        self.counters = _Counters(**state.scalars)
+        torch.set_rng_state(tensors["generator/cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["generator/cuda"], self.device)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+@torch.inference_mode()
+def mean_nats(
+    problem: Problem,
+    model: TokenModel,
+    examples: Examples,
+    batch_size: int,
+    device: torch.device,
+) -> float:
+    """Cross-entropy of a split in nats per token: sums over all of it, divided once.
+
+    Infinite where the split holds nothing to score.
+    """
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    num_tokens = 0
+    hidden: Hidden | None = None
+    for batch in problem.scoring_batches(examples, batch_size):
+        nats, hidden = model.summed_nats(batch.to(device), hidden)
+        total += nats
+        num_tokens += batch.num_targets
+    model.train(was_training)
+    return float(total) / num_tokens if num_tokens else math.inf

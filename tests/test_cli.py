@@ -1,0 +1,235 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows import cli
+from flows.cli import main, printable
+from pipeline.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ESCAPES = "\x1b[31mred\x07 [bold]\u202e\x9b2J"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """``main`` sends the packages' log to stderr; the next test shall have it as it was."""
+    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "warehouse")]
+    before = [(log, log.level, list(log.handlers), log.propagate) for log in loggers]
+    yield
+    for log, level, handlers, propagate in before:
+        log.level, log.handlers, log.propagate = level, handlers, propagate
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with two tiny models of the bundled sample, made by the command itself."""
+    folder = tmp_path_factory.mktemp("trained")
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    demo = content["deployments"][0]
+    demo["parameters"] |= {
+        "network": {"embedding_size": 8, "hidden_size": 8},
+        "training": {"num_epochs": 1, "batch_size": 256},
+        "vocabulary": {"max_size": 300},
+    }
+    (folder / "prefect.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
+
+
+def run(trained: Path, *arguments: str) -> int:
+    return main([*arguments, "--warehouse", str(trained / "warehouse")])
+
+
+def retrain(trained: Path, *arguments: str) -> int:
+    file = str(trained / "prefect.yaml")
+    return run(trained, "retrain", "demo", "--catalogue", file, *arguments)
+
+
+@pytest.mark.slow
+def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert retrain(trained, "--variants", "gru,lstm", "--json") == 0
+    first = capsys.readouterr()
+    assert isinstance(json.loads(first.out), dict)
+
+    assert run(trained, "leaderboard", "demo", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["variant"] for row in rows) == ["gru", "lstm"]
+    assert [row["champion"] for row in rows].count(True) == 1
+    assert all(any(name.startswith("test/") for name in row["metrics"]) for row in rows)
+
+    assert retrain(trained, "--variants", "gru,lstm") == 0
+    second = capsys.readouterr()
+    assert "champion" in second.out and "Cached" in second.err
+    assert "Completed" not in "".join(line for line in second.err.splitlines() if "fit" in line)
+    assert run(trained, "leaderboard", "demo", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == rows
+
+    assert run(trained, "predict", "demo", "今天天气", "--top", "2", "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["text"] == "今天天气" and len(answer["candidates"]) == 2
+
+    texts = trained / "texts.txt"
+    texts.write_text(f"今天天气\n\n{ESCAPES}\n", encoding="utf-8")
+    answers = trained / "answers.jsonl"
+    files = ("--input", str(texts), "--output", str(answers))
+    assert run(trained, "predict", "demo", "--variant", "lstm", *files) == 0
+    lines = answers.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["今天天气", "", ESCAPES]
+    capsys.readouterr()
+
+    assert run(trained, "predict", "demo", ESCAPES) == 0
+    shown = capsys.readouterr().out
+    assert "\\x1b[31mred\\x07 [bold]\\u202e\\x9b2J" in shown.replace("\n", "")
+    assert not set("\x1b\x07\u202e\x9b") & set(shown)
+
+    assert run(trained, "predict", "demo", "a", "--version", "99") == 2
+    assert run(trained, "rollback", "demo") == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("retrain", "dmeo"), "no deployment 'dmeo': choose from demo, next-word"),
+        (("retrain", "demo", "--set", "training.epochs=5"), "'epochs' is not one of batch_size"),
+        (("retrain", "demo", "--set", "training.num_epochs"), "has no value"),
+        (("retrain", "demo", "--set", "training.num_epochs=0"), "must be at least 1"),
+        (("retrain", "demo", "--catalogue", "absent.yaml"), "absent.yaml cannot be read"),
+        (("retrain", "demo", "--variants", "lsmt"), "lsmt"),
+        (("retrain", "demo", "--source", "absent/*.jsonl"), "absent/*.jsonl"),
+        (("ingest", "demo", "--source", "sample:poems"), "no sample:poems"),
+        (("leaderboard", "demo"), "holds no models yet"),
+        (("predict", "demo", "text"), "holds no models yet"),
+        (("predict", "demo"), "give texts"),
+        (("predict", "demo", "--input", "a.txt"), "belong together"),
+        (("rollback", "demo"), "holds no models yet"),
+        (("quarantine", "demo"), "holds no data"),
+        (("deploy",), "no Prefect server is configured"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TIDEMILL_WAREHOUSE", str(tmp_path))
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    (line,) = [line for line in shown.err.splitlines() if line.startswith("tidemill: ")]
+    assert message in line
+    assert shown.out == "" and "Traceback" not in shown.err
+
+
+def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+    command = [sys.executable, "-m", "flows.cli", "ingest", "demo", "--warehouse", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "http://127.0.0.1:1/api does not answer" in result.stderr
+
+
+def test_a_bug_shows_its_traceback_and_ctrl_c_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: BaseException) -> Any:
+        def command(parsed: object) -> int:
+            raise error
+
+        return command
+
+    monkeypatch.setattr(cli, "_doctor", fail(RuntimeError(ESCAPES)))
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "\\x1b[31mred" in shown and "\x1b" not in shown
+    monkeypatch.setattr(cli, "_doctor", fail(InputError(ESCAPES)))
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == f"tidemill: {printable(ESCAPES)}\n"
+    monkeypatch.setattr(cli, "_doctor", fail(KeyboardInterrupt()))
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_ingest_and_what_it_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDEMILL_WAREHOUSE", str(tmp_path / "warehouse"))
+    good = [json.dumps({"zh": f"你好{i}。", "en": f"Hello {i}."}) for i in range(40)]
+    source = tmp_path / "pairs.jsonl"
+    bad = ["{" + ESCAPES, '{"zh": 1}', "[]"]
+    source.write_text("\n".join([*good, *bad, ""]), encoding="utf-8")
+    arguments = ["translate-zh-en", "--source", str(source)]
+    assert main(["ingest", *arguments, "--set", "records.max_rejected=0.2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["num_accepted"], report["num_rejected"]) == (40, 3)
+
+    assert main(["quarantine", "translate-zh-en", "--json"]) == 0
+    found = capsys.readouterr().out
+    assert not set("\x1b\x07\u202e\x9b") & set(found)
+    assert sum(reason["num_rows"] for reason in json.loads(found)) == 3
+    raw = [row["raw"] for reason in json.loads(found) for row in reason["samples"]]
+    assert "{" + ESCAPES in raw
+
+    assert main(["quarantine", "translate-zh-en"]) == 0
+    shown = capsys.readouterr().out
+    assert "pairs.jsonl:41" in shown.replace("\n", "") and "\x1b" not in shown
+
+    assert main(["ingest", *arguments]) == 2
+    assert "max_rejected" in capsys.readouterr().err
+
+
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json", "--warehouse", str(tmp_path / "new")]) == 0
+    checks = {check["subject"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {"prefect", "torch", "device", "warehouse", "prefect server"} <= set(checks)
+    assert not (tmp_path / "new").exists()
+
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"no database" * 100)
+    assert main(["doctor", "--warehouse", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "WRONG" in shown and "mlflow.db" in shown
+
+
+def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "doctor", "--json", "--warehouse", str(tmp_path)]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        restore_signals=True,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) in (0, -signal.SIGPIPE), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("今天　天气", "今天　天气"),
+        ("a\nb\r\t", "a\\nb\\r\\t"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\u202egnirts\u2028", "\\u202egnirts\\u2028"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_nothing_unescaped_reaches_the_terminal(text: str, expected: str) -> None:
+    assert printable(text) == expected

@@ -1,0 +1,293 @@
+import csv
+import gzip
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.caching import Steps
+from flows.ingest import IngestReport, ingest, ingest_sources
+from pipeline.errors import InputError
+from pipeline.records import RecordsConfig
+from warehouse.errors import StorageError
+from warehouse.tables import ASIDE, DIALOGUES, PAIRS, QUARANTINE, Tables
+
+ROOT = Path(__file__).resolve().parent.parent
+HOSTILE = ROOT.parent / "shared" / "data" / "hostile"
+LENIENT = RecordsConfig(max_rejected=1.0)
+EN_ZH = RecordsConfig("pairs", {"source": "en", "target": "zh"}, max_rejected=1.0)
+
+
+def line(number: int, num_utterances: int = 3) -> str:
+    said = [f"user{i % 2 + 1}：第{number}段的第{i}句。" for i in range(num_utterances)]
+    return json.dumps(
+        {"topic": f"话题{number % 3}", "user1": "甲", "user2": "乙", "dialog": said},
+        ensure_ascii=False,
+    )
+
+
+def write(path: Path, *lines: str) -> str:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text("".join(f"{each}\n" for each in lines), encoding="utf-8")
+    return str(path)
+
+
+def run(root: Path, *sources: str, records: RecordsConfig | None = None) -> IngestReport:
+    return ingest_sources(Steps(root), "talks", list(sources), records or RecordsConfig())
+
+
+def states(root: Path, *sources: str) -> list[str]:
+    steps = Steps(root)
+    ingest_sources(steps, "talks", list(sources), RecordsConfig())
+    return [state.state for state in steps.states]
+
+
+def test_dialogues_become_a_table(warehouse: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", line(1, 2), "", line(2, 3))
+    report = run(warehouse, source)
+    assert (report.num_accepted, report.num_rejected, report.quarantine) == (2, 0, ())
+    tables = Tables(warehouse)
+    (shard,) = report.shards
+    table = tables.read(shard)
+    assert table.schema.equals(DIALOGUES)
+    assert table.select(["line", "topic", "speakers", "utterances"]).to_pylist() == [
+        {
+            "line": 1,
+            "topic": "话题1",
+            "speakers": [0, 1],
+            "utterances": ["第1段的第0句。", "第1段的第1句。"],
+        },
+        {
+            "line": 3,
+            "topic": "话题2",
+            "speakers": [0, 1, 0],
+            "utterances": ["第2段的第0句。", "第2段的第1句。", "第2段的第2句。"],
+        },
+    ]
+    assert set(table["file"].to_pylist()) == {hashlib.sha256(Path(source).read_bytes()).hexdigest()}
+    snapshot = tables.snapshot(report.snapshot)
+    assert snapshot.refs == report.shards
+    assert snapshot.meta["sources"] == [source]
+    assert tables.head("talks") == report.snapshot
+
+
+def test_a_flow_does_the_same(warehouse: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", line(1))
+    report = ingest.fn("talks", [source], RecordsConfig(), str(warehouse))
+    assert report == run(warehouse, source)
+
+
+def test_what_is_known_is_not_read_again(warehouse: Path, tmp_path: Path) -> None:
+    a = write(tmp_path / "a.jsonl", line(1))
+    b = write(tmp_path / "b.jsonl", line(2))
+    first = run(warehouse, a, b)
+    assert states(warehouse, a, b) == ["Cached", "Cached"]
+    assert run(warehouse, a, b) == first
+    # Elsewhere, under another name, in another order: the same content.
+    moved = shutil.copy(a, tmp_path / "z.jsonl")
+    assert states(warehouse, b, str(moved)) == ["Cached", "Cached"]
+    assert run(warehouse, b, str(moved)).snapshot == first.snapshot
+    # A new file costs one new shard.
+    c = write(tmp_path / "c.jsonl", line(3))
+    assert states(warehouse, a, b, c) == ["Cached", "Cached", "Completed"]
+    assert run(warehouse, a, b, c).snapshot.number == 2
+    # Equal content counts once.
+    twice = run(warehouse, a, b, str(moved))
+    assert (twice.num_accepted, twice.snapshot.id) == (2, first.snapshot.id)
+    # A table that was lost or damaged is made again.
+    (warehouse / first.shards[0].path).write_bytes(b"damaged")
+    assert states(warehouse, a, b) == ["Completed", "Cached"]
+    assert Tables(warehouse).verify() == []
+
+
+def test_the_snapshot_is_the_same_everywhere(warehouse: Path, tmp_path: Path) -> None:
+    lines = [line(i) for i in range(50)]
+    here = run(warehouse, write(tmp_path / "here" / "a.jsonl", *lines))
+    there = run(tmp_path / "elsewhere", write(tmp_path / "there" / "b.jsonl", *lines))
+    assert here.snapshot == there.snapshot
+
+
+def test_rejected_rows_are_kept_with_the_reason(warehouse: Path, tmp_path: Path) -> None:
+    long = '{"topic": "' + "长" * 5_000
+    lines = [line(1), "not json", *[line(i) for i in range(60)], "{}", long]
+    source = write(tmp_path / "a.jsonl", *lines)
+    report = run(warehouse, source)
+    assert (report.num_accepted, report.num_rejected) == (61, 3)
+    assert report.rejected_by_reason == {"not_json": 2, "missing_key": 1}
+    tables = Tables(warehouse)
+    (quarantine,) = report.quarantine
+    table = tables.read(quarantine)
+    assert table.schema.equals(QUARANTINE)
+    assert table["line"].to_pylist() == [2, 63, 64]
+    assert table["reason"].to_pylist() == ["not_json", "missing_key", "not_json"]
+    assert table["raw"].to_pylist() == [b"not json", b"{}", long.encode()[:4096]]
+    assert set(table["address"].to_pylist()) == {source}
+    tables.collect_garbage(min_age_seconds=0)
+    assert tables.intact(quarantine)
+
+
+def test_too_many_rejected_rows_are_refused(warehouse: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", line(1), "x", "{}", "{}", line(2))
+    with pytest.raises(InputError) as raised:
+        run(warehouse, source)
+    message = str(raised.value)
+    assert "3 of 5 rows were rejected (60.0%; at most 5.0% may be)" in message
+    assert "a key is missing (2), not JSON (1)" in message
+    assert f"{source} line 2: " in message
+    kept = Path(message.partition("rejected rows are kept in ")[2].partition(")")[0])
+    assert pq.read_table(kept).num_rows == 3
+    assert Tables(warehouse).head("talks") is None
+    assert run(warehouse, source, records=LENIENT).num_accepted == 2
+    # The allowance is over all files, but no file may be wholly bad.
+    good = write(tmp_path / "good.jsonl", *[line(i) for i in range(100)])
+    assert run(warehouse, source, good).num_rejected == 3
+    bad = write(tmp_path / "bad.jsonl", "x")
+    with pytest.raises(InputError, match=r"bad.jsonl: 1 of 1 rows were rejected"):
+        run(warehouse, good, bad)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"\n \r\n\n", "has no rows"),
+        (line(1).encode("utf-16"), "is UTF-16"),
+        ((line(1) + "\n").encode("gbk") * 3, "3 of 3 rows were rejected .*not UTF-8"),
+        (b"\x7fELF" + random.Random(0).randbytes(5_000), "rows were rejected"),
+    ],
+)
+def test_a_file_without_rows_is_one_sentence(
+    warehouse: Path, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((InputError, StorageError), match=f"{path}.* ?{message}") as raised:
+        run(warehouse, str(path), records=LENIENT)
+    assert str(raised.value).isprintable()
+    assert Tables(warehouse).head("talks") is None
+
+
+def test_nothing_of_a_half_file_is_committed(warehouse: Path, tmp_path: Path) -> None:
+    whole = gzip.compress("".join(line(i) + "\n" for i in range(30_000)).encode())
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[:-100])
+    with pytest.raises(StorageError, match="cut short"):
+        run(warehouse, str(tmp_path / "a.jsonl.gz"))
+    assert list((warehouse / "tables").iterdir()) == []
+
+
+def test_pairs_come_from_any_format(warehouse: Path, tmp_path: Path) -> None:
+    rows = [{"en": "Hi, you.", "zh": "嗨。"}, {"en": '"Bye"', "zh": "再见。"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    write(tmp_path / "a.jsonl", *map(json.dumps, rows))
+    write(tmp_path / "a.txt", *("\t".join(row.values()) for row in rows))
+    write(tmp_path / "a.csv", "zh,en", '嗨。,"Hi, you."', '再见。,"""Bye"""')
+    for name in ("a.parquet", "a.jsonl", "a.txt", "a.csv"):
+        report = run(warehouse, str(tmp_path / name), records=EN_ZH)
+        table = Tables(warehouse).read(report.shards[0])
+        assert table.schema.equals(PAIRS)
+        assert table["source"].to_pylist() == ["Hi, you.", '"Bye"']
+        assert table["target"].to_pylist() == ["嗨。", "再见。"]
+
+
+def expectations() -> list[dict[str, str]]:
+    if not HOSTILE.is_dir():
+        return []
+    with (HOSTILE / "EXPECT.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [row for row in rows if row["reader"] in ("dialog", "pairs", "tsv-pairs")]
+
+
+@pytest.mark.skipif(not expectations(), reason="needs the hostile files in ../shared/data")
+@pytest.mark.parametrize("expected", expectations(), ids=lambda row: row["file"])
+def test_hostile_files(warehouse: Path, expected: dict[str, str]) -> None:
+    source = str(HOSTILE / expected["file"])
+    records = LENIENT if expected["reader"] == "dialog" else EN_ZH
+    if not int(expected["rows_accepted"] or 0):
+        with pytest.raises((InputError, StorageError)) as raised:
+            run(warehouse, source, records=records)
+        assert source in str(raised.value)
+        assert str(raised.value).isprintable()
+        return
+    report = run(warehouse, source, records=records)
+    assert report.num_accepted == int(expected["rows_accepted"])
+    assert report.num_rejected == int(expected["rows_rejected"])
+    assert report.num_accepted + report.num_rejected == int(expected["rows_seen"])
+    tables = Tables(warehouse)
+    (shard,) = report.shards
+    table = tables.read(shard)
+    table.validate(full=True)
+    if expected["reader"] == "dialog":
+        num_utterances = sum(map(len, table["utterances"].to_pylist()))
+        assert num_utterances == int(expected["utterances_accepted"])
+    quarantined = sum(tables.read(ref).num_rows for ref in report.quarantine)
+    assert quarantined == report.num_rejected
+    for ref in report.quarantine:
+        assert all(detail.isprintable() for detail in tables.read(ref)["detail"].to_pylist())
+
+
+def test_real_dialogues(warehouse: Path, shared_data: Path) -> None:
+    names = ("hundredcv.sample", "hundredcv.first-row", "kdconv.dev", "crosswoz.val")
+    sources = [str(shared_data / "dialogues" / f"{name}.jsonl") for name in names]
+    report = run(warehouse, *sources)
+    assert (report.num_accepted, report.num_rejected) == (189 + 1 + 450 + 500, 0)
+    utterances = [
+        Tables(warehouse).read(shard, ["utterances"])["utterances"].combine_chunks().flatten()
+        for shard in report.shards
+    ]
+    kept = sum(map(len, utterances))
+    rows = [each for path in sources for each in Path(path).read_text("utf-8").split("\n") if each]
+    given = map(json.loads, rows)
+    assert kept + report.num_dropped_utterances == sum(len(row["dialog"]) for row in given)
+    assert report.num_dropped_utterances < 10
+
+
+INGESTER = """
+import sys
+from pathlib import Path
+from flows.caching import Steps
+from flows.ingest import ingest_sources
+from pipeline.records import RecordsConfig
+print("ready", flush=True)
+report = ingest_sources(Steps(Path(sys.argv[1])), "talks", [sys.argv[2]], RecordsConfig())
+print(report.snapshot.id, flush=True)
+"""
+
+
+def test_a_killed_ingest_leaves_nothing_half(warehouse: Path, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    for i in range(3):
+        write(sources / f"{i}.jsonl", *[line(3_000 * i + j) for j in range(3_000)])
+    undisturbed = run(tmp_path / "undisturbed", str(sources)).snapshot
+    tables = Tables(warehouse)
+    for turn in range(2):
+        child = subprocess.Popen(
+            [sys.executable, "-c", INGESTER, str(warehouse), str(sources)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        # Each time one file further: kill when that many tables have their names.
+        while child.poll() is None and len(list(warehouse.glob("tables/*.parquet"))) <= turn:
+            pass
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert tables.log("talks") in ([], [undisturbed])
+        assert tables.verify() == []
+    assert run(warehouse, str(sources)).snapshot == undisturbed
+    tables.collect_garbage(min_age_seconds=0)
+    assert not list((warehouse / "tables").glob(f"{ASIDE}*"))
+    assert len(list(warehouse.glob("tables/*.parquet"))) == 3

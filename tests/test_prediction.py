@@ -1,0 +1,145 @@
+"""A checkpoint's parts give the same answers as the model that they came from."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import InputError
+from pipeline.prediction import ModelConfig, Predictor
+from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems.problem import Examples
+from pipeline.ragged import Ragged
+from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.text import TextConfig
+from pipeline.training import TrainingConfig, fit
+from pipeline.vocabulary import SPECIALS, Vocabulary
+
+ZH = TextConfig(unit="char")
+EN = TextConfig(language="en")
+SENTENCES = ["今天天气很好", "我想去北京", "你好吗"]
+TRANSLATIONS = ["The weather is fine today.", "I want to go to Beijing.", "How are you?"]
+WORDS = Vocabulary(sorted(set("".join(SENTENCES))))
+
+
+def trained(problem: Problem, variant: str = "gru", epochs: int = 60) -> Predictor:
+    """A model that knows three sentences by heart, through JSON as a checkpoint would be."""
+    config = ModelConfig(
+        problem,
+        Variant.parse(variant),
+        NetworkConfig(16, 32, 0.0),
+        ZH,
+        EN if problem.paired else None,
+    )
+    vocabularies = [WORDS]
+    inputs = Ragged.of([WORDS.encode(list(text)) for text in SENTENCES])
+    examples = Examples(inputs)
+    if problem.paired:
+        from pipeline.text import Tokenizer
+
+        rows = [Tokenizer(EN).tokenize(text) for text in TRANSLATIONS]
+        vocabularies.append(Vocabulary(sorted({word for row in rows for word in row})))
+        examples = Examples(inputs, Ragged.of([vocabularies[1].encode(row) for row in rows]))
+    fitted = fit(
+        problem,
+        config.variant,
+        config.network,
+        TrainingConfig(num_epochs=epochs, batch_size=8, learning_rate=0.02, patience=None),
+        examples,
+        examples,
+        [len(words) for words in vocabularies],
+        device=torch.device("cpu"),
+    )
+    names = ("vocabulary", "target_vocabulary")
+    return Predictor.from_checkpoint(
+        json.loads(json.dumps(config.to_dict())),
+        fitted.weights,
+        {name: words.to_json() for name, words in zip(names, vocabularies, strict=False)},
+    )
+
+
+def test_next_words_come_with_their_probabilities() -> None:
+    predictor = trained(NextWord(window=3))
+    (answer,) = predictor.predict(["今天天"], top=len(WORDS.words))
+    assert answer[0].text == "气"
+    assert answer[0].score > 0.9
+    assert [one.score for one in answer] == sorted((one.score for one in answer), reverse=True)
+    specials = 1 - sum(one.score for one in answer)
+    assert 0 <= specials < 0.1
+    assert not {one.text for one in answer} & set(SPECIALS)
+
+
+def test_a_prediction_is_possible_from_nothing_and_from_unknown_words() -> None:
+    predictor = trained(NextWord(window=3), epochs=2)
+    answers = predictor.predict(["", "龘龘龘", "今"], top=2)
+    assert [len(answer) for answer in answers] == [2, 2, 2]
+
+
+def test_a_language_model_goes_on_where_the_prompt_ends() -> None:
+    predictor = trained(LanguageModel(bptt=8, scoring_streams=1), epochs=150)
+    ((best,),) = predictor.predict(["我想"], temperature=0.0, beam=3)
+    assert best.text == "去北京"
+    assert predictor.predict(["我"], seed=4, top=3) == predictor.predict(["我"], seed=4, top=3)
+    assert len(predictor.predict(["我"], top=3)[0]) == 3
+
+
+def test_translations_are_text_again() -> None:
+    predictor = trained(Seq2Seq(), "bigru-attention")
+    answers = predictor.predict(SENTENCES)
+    assert [answer[0].text for answer in answers] == TRANSLATIONS
+    many = predictor.predict(SENTENCES[:1], top=3, beam=1)[0]
+    assert many[0].text == TRANSLATIONS[0]
+    assert len(many) == 3
+
+
+@pytest.mark.parametrize("problem", [NextWord(window=3), Seq2Seq()])
+def test_a_batch_gives_what_each_text_gives_alone(problem: Problem) -> None:
+    predictor = trained(problem, epochs=3)
+    texts = ["今天", "我想去北京看看", "", "你"]
+    together = predictor.predict(texts)
+    for text, answer in zip(texts, together, strict=True):
+        alone = predictor.predict([text])[0]
+        assert [one.text for one in alone] == [one.text for one in answer]
+        scores = [one.score for one in alone]
+        assert scores == pytest.approx([one.score for one in answer], rel=1e-4)
+
+
+def test_text_is_cleaned_as_it_was_for_training() -> None:
+    predictor = trained(NextWord(window=3), epochs=2)
+    dirty, clean = predictor.predict(["<b>今天\u200b</b>天　", "今天天"])
+    assert dirty == clean
+
+
+def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="'warmth': it takes top"):
+        trained(NextWord(window=3), epochs=1).predict(["今"], warmth=1)
+
+
+def test_the_configuration_reads_back() -> None:
+    config = ModelConfig(
+        Seq2Seq(attention="additive"), Variant.parse("bilstm-2-attention"), NetworkConfig(), ZH, EN
+    )
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_format_is_refused() -> None:
+    config: dict[str, Any] = ModelConfig(NextWord(), Variant(), NetworkConfig(), ZH).to_dict()
+    with pytest.raises(InputError, match="format 99"):
+        ModelConfig.from_dict(config | {"format": 99})
+
+
+def test_weights_of_another_vocabulary_are_not_taken() -> None:
+    predictor = trained(NextWord(window=3), epochs=1)
+    weights = predictor.model.state_dict()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Predictor.from_checkpoint(
+            predictor.config.to_dict(), weights, {"vocabulary": Vocabulary(["一"]).to_json()}
+        )
+
+
+def test_rows_of_ids_are_answered_as_their_text_is() -> None:
+    predictor = trained(NextWord(window=3), epochs=2)
+    ids = Ragged.of([np.array(WORDS.encode(list("今天")), np.int32)])
+    assert predictor.answer(ids, top=3) == predictor.predict(["今天"], top=3)

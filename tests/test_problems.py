@@ -1,0 +1,354 @@
+"""Every problem: what its batches hold, that its scores are right, and what it refuses."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import InputError
+from pipeline.problems import PROBLEMS, LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems.problem import (
+    UNRANKED,
+    Batches,
+    Examples,
+    TokenModel,
+    score_tokens,
+    summed_cross_entropy,
+)
+from pipeline.ragged import Ragged
+from pipeline.recurrent import CELLS, KERNELS, NetworkConfig, Variant
+from pipeline.training import TrainingConfig, fit, mean_nats
+from pipeline.vocabulary import BOS, EOS, PAD, UNK
+
+CPU = torch.device("cpu")
+VOCABULARY = 12
+SMALL = NetworkConfig(6, 7, 0.0)
+
+texts = st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9), min_size=1, max_size=7)
+
+
+def examples_of(rows: list[list[int]], problem: Problem) -> Examples:
+    ragged = Ragged.of(rows)
+    zeros = np.zeros(len(ragged.values))
+    if problem.paired:
+        return Examples(Ragged.of([row[::-1] for row in rows]), ragged, zeros + 1, zeros)
+    return Examples(ragged, None, zeros + 1, zeros)
+
+
+def random_rows(num_rows: int, seed: int, length: int = 9) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [
+        generator.integers(4, VOCABULARY, generator.integers(length - 3, length + 1)).tolist()
+        for _ in range(num_rows)
+    ]
+
+
+def seen_targets(batches: Batches) -> list[tuple[int, int]]:
+    """(row, position) of every scored target; -1 is the end of a row."""
+    found = []
+    for batch in batches:
+        real = (batch.targets != PAD).numpy()
+        assert int(real.sum()) == batch.num_targets
+        found += list(zip(batch.rows[real].tolist(), batch.positions[real].tolist(), strict=True))
+    return found
+
+
+def wanted_targets(rows: list[list[int]], first: int, with_end: bool) -> list[tuple[int, int]]:
+    wanted, start = [], 0
+    for row, ids in enumerate(rows):
+        wanted += [(row, start + place) for place in range(first, len(ids))]
+        wanted += [(row, -1)] if with_end else []
+        start += len(ids)
+    return sorted(wanted)
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 5), st.sampled_from(["language_model", "next_word", "seq2seq"]))
+def test_scoring_meets_every_target_exactly_once(
+    rows: list[list[int]], batch_size: int, name: str
+) -> None:
+    problem = PROBLEMS[name]()
+    batches = problem.scoring_batches(examples_of(rows, problem), batch_size)
+    first = 5 if name == "next_word" else 0
+    assert sorted(seen_targets(batches)) == wanted_targets(rows, first, name != "next_word")
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 5), st.integers(0, 9))
+def test_training_meets_every_target_at_most_once_and_in_another_order_each_epoch(
+    rows: list[list[int]], batch_size: int, seed: int
+) -> None:
+    for problem, first in ((NextWord(), 1), (Seq2Seq(), 0)):
+        examples = examples_of(rows, problem)
+        batches = problem.training_batches(examples, batch_size, np.random.default_rng(seed))
+        kept = [row if row or not problem.paired else None for row in rows]
+        wanted = wanted_targets([row or [] for row in kept], first, with_end=problem.paired)
+        empty = {row for row, ids in enumerate(rows) if not ids and problem.paired}
+        assert sorted(seen_targets(batches)) == [one for one in wanted if one[0] not in empty]
+
+
+def test_a_stream_gives_each_token_the_one_before_it() -> None:
+    rows = [[4, 5, 6], [], [7]]
+    problem = LanguageModel(bptt=2, scoring_streams=1)
+    batches = problem.scoring_batches(examples_of(rows, problem), 99)
+    inputs = torch.cat([batch.inputs[0] for batch in batches]).flatten().tolist()
+    targets = torch.cat([batch.targets for batch in batches]).tolist()
+    assert targets == [4, 5, 6, EOS, EOS, 7, EOS]
+    assert inputs == [EOS, *targets[:-1]]
+
+
+def test_a_window_ends_before_its_word_and_begins_with_bos_where_the_text_does() -> None:
+    problem = NextWord(window=3)
+    batches = problem.training_batches(
+        examples_of([[4, 5, 6, 7, 8]], problem), 99, np.random.default_rng(0)
+    )
+    (batch,) = list(batches)
+    windows = dict(zip(batch.targets.tolist(), batch.inputs[0].T.tolist(), strict=True))
+    assert windows == {
+        5: [BOS, BOS, 4],
+        6: [BOS, 4, 5],
+        7: [4, 5, 6],
+        8: [5, 6, 7],
+    }
+
+
+def test_a_pair_is_closed_shifted_and_padded() -> None:
+    problem = Seq2Seq()
+    examples = Examples(Ragged.of([[4, 5], [6]]), Ragged.of([[7], [8, 9]]))
+    (batch,) = list(problem.scoring_batches(examples, 2))
+    source, lengths, shifted = batch.inputs
+    assert source.T.tolist() == [[4, 5, EOS], [6, EOS, PAD]]
+    assert lengths.tolist() == [3, 2]
+    assert shifted.T.tolist() == [[BOS, 7, PAD], [BOS, 8, 9]]
+    assert batch.targets.reshape(3, 2).T.tolist() == [[7, EOS, PAD], [8, 9, EOS]]
+
+
+def test_pairs_too_long_to_train_on_are_left_out_and_scored_all_the_same() -> None:
+    problem = Seq2Seq(max_tokens=2)
+    examples = examples_of([[4, 5], [4, 5, 6]], problem)
+    assert {row for row, _ in seen_targets(problem.scoring_batches(examples, 9))} == {0, 1}
+    trained = problem.training_batches(examples, 9, np.random.default_rng(0))
+    assert {row for row, _ in seen_targets(trained)} == {0}
+
+
+def legitimate(problem: Problem, variant: Variant) -> bool:
+    try:
+        problem.check(variant)
+    except InputError:
+        return False
+    return True
+
+
+ALL_VARIANTS = [
+    Variant(cell, num_layers, bidirectional, kernel, attention)
+    for cell, num_layers, bidirectional, kernel, attention in itertools.product(
+        CELLS, (1, 2), (False, True), KERNELS, (False, True)
+    )
+    if not (kernel == "torch" and CELLS[cell].kernel is None)
+]
+LEGITIMATE = [
+    (name, variant)
+    for name, variant in itertools.product(PROBLEMS, ALL_VARIANTS)
+    if legitimate(PROBLEMS[name](), variant)
+]
+
+
+def test_what_is_refused_is_what_makes_no_sense() -> None:
+    refused = {
+        (name, variant.bidirectional, variant.attention)
+        for name, variant in itertools.product(PROBLEMS, ALL_VARIANTS)
+        if (name, variant) not in LEGITIMATE
+    }
+    assert refused == {
+        ("language_model", False, True),
+        ("language_model", True, False),
+        ("language_model", True, True),
+        ("next_word", False, True),
+        ("next_word", True, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), LEGITIMATE, ids=[f"{name}-{variant.name}" for name, variant in LEGITIMATE]
+)
+def test_every_legitimate_combination_trains_an_epoch(name: str, variant: Variant) -> None:
+    problem = PROBLEMS[name]()
+    examples = examples_of([[4, 5, 6, 7, 8, 9, 10, 4, 5]] * 12, problem)
+    fitted = fit(
+        problem,
+        variant,
+        SMALL,
+        TrainingConfig(num_epochs=2, batch_size=4, learning_rate=0.01),
+        examples,
+        examples,
+        [VOCABULARY, VOCABULARY] if problem.paired else [VOCABULARY],
+        device=CPU,
+    )
+    losses = [record["metrics"]["train/loss"] for record in fitted.history]
+    assert losses[1] < losses[0]
+
+
+def test_the_reason_is_given_for_a_bidirectional_language_model() -> None:
+    with pytest.raises(InputError, match="reads the word that it is asked for"):
+        LanguageModel().check(Variant.parse("bilstm"))
+
+
+def test_the_reason_is_given_for_attention_without_a_source() -> None:
+    with pytest.raises(InputError, match="only seq2seq has one"):
+        NextWord().check(Variant.parse("lstm-attention"))
+
+
+@pytest.mark.parametrize(
+    ("problem", "settings"),
+    [
+        (NextWord, {"window": 0}),
+        (LanguageModel, {"bptt": 0}),
+        (LanguageModel, {"scoring_streams": 0}),
+        (Seq2Seq, {"max_tokens": 0}),
+        (Seq2Seq, {"attention": "self"}),
+    ],
+)
+def test_settings_are_checked(problem: type[Problem], settings: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        problem(**settings)  # type: ignore[arg-type]
+
+
+def models() -> list[tuple[Problem, Variant]]:
+    return [
+        (LanguageModel(bptt=4, scoring_streams=3), Variant.parse("lstm-2")),
+        (NextWord(window=3), Variant.parse("bigru")),
+        (Seq2Seq(), Variant.parse("bilstm-attention")),
+        (Seq2Seq(attention="additive"), Variant.parse("gru-attention")),
+    ]
+
+
+def built(problem: Problem, variant: Variant) -> TokenModel:
+    torch.manual_seed(4)
+    model = problem.build(variant, SMALL, [VOCABULARY] * (2 if problem.paired else 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("problem", "variant"), models())
+def test_perplexity_is_what_summing_log_probabilities_in_float64_gives(
+    problem: Problem, variant: Variant
+) -> None:
+    examples = examples_of(random_rows(40, 3), problem)
+    model = built(problem, variant)
+    mean = mean_nats(problem, model, examples, 7, CPU)
+    scored = score_tokens(problem, model, examples, 7, CPU)
+
+    reference = model.double()
+    total, num_tokens, hidden = 0.0, 0, None
+    with torch.inference_mode():
+        for batch in problem.scoring_batches(examples, 7):
+            features, hidden = reference.features(batch, hidden)
+            log_probabilities = torch.log(torch.softmax(reference.scorer.output(features), -1))
+            for row, target in zip(log_probabilities, batch.targets.tolist(), strict=True):
+                if target != PAD:
+                    total -= float(row[target])
+                    num_tokens += 1
+    assert math.exp(mean) == pytest.approx(math.exp(total / num_tokens), rel=1e-6)
+    assert scored.nats.sum() / len(scored.nats) == pytest.approx(total / num_tokens, rel=1e-6)
+
+
+@pytest.mark.parametrize(("problem", "variant"), models())
+def test_a_uniform_model_has_a_perplexity_of_exactly_v(problem: Problem, variant: Variant) -> None:
+    examples = examples_of(random_rows(20, 5), problem)
+    model = built(problem, variant)
+    with torch.no_grad():
+        model.scorer.output.weight.zero_()
+        model.scorer.output.bias.zero_()
+    scored = score_tokens(problem, model, examples, 7, CPU)
+    assert math.exp(float(scored.nats.mean())) == pytest.approx(VOCABULARY, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("problem", "variant"),
+    [
+        (LanguageModel(), Variant.parse("lstm")),
+        (NextWord(window=3), Variant.parse("gru")),
+        (NextWord(window=3), Variant.parse("bilstm")),
+        (Seq2Seq(), Variant.parse("bigru-attention")),
+    ],
+)
+def test_nothing_is_learnt_from_random_tokens(problem: Problem, variant: Variant) -> None:
+    """A model that saw its own answer would score far below the number of words."""
+    num_words = VOCABULARY - 4
+
+    def drawn(num_rows: int, seed: int) -> Examples:
+        generator = np.random.default_rng(seed)
+        rows = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
+        examples = examples_of(rows, problem)
+        if not problem.paired:
+            return examples
+        sources = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
+        return Examples(Ragged.of(sources), examples.targets)
+
+    fitted = fit(
+        problem,
+        variant,
+        NetworkConfig(8, 16, 0.0),
+        TrainingConfig(num_epochs=4, batch_size=32, learning_rate=0.01, patience=None),
+        drawn(300, 1),
+        drawn(100, 2),
+        [VOCABULARY] * (2 if problem.paired else 1),
+        device=CPU,
+    )
+    model = problem.build(variant, NetworkConfig(8, 16, 0.0), [VOCABULARY] * 2)
+    model.load_state_dict(fitted.weights)
+    scored = score_tokens(problem, model, drawn(300, 3), 64, CPU)
+    nats = scored.nats[scored.positions >= 0]
+    noise = 3 * nats.std() / math.sqrt(len(nats))
+    assert nats.mean() > math.log(num_words) - noise
+
+
+def test_ranks_leave_out_specials_and_never_find_an_unknown_word() -> None:
+    model = built(NextWord(window=1), Variant("gru"))
+    with torch.no_grad():
+        model.scorer.output.weight.zero_()
+        model.scorer.output.bias.copy_(torch.arange(VOCABULARY, 0, -1.0))
+    rows = [[4, target] for target in (UNK, 4, 5, 11)]
+    problem = NextWord(window=1)
+    scored = score_tokens(problem, model, examples_of(rows, problem), 9, CPU)
+    assert scored.ranks.tolist() == [UNRANKED, 0, 1, 7]
+
+
+def test_equally_likely_words_share_their_places() -> None:
+    model = built(NextWord(window=1), Variant("gru"))
+    with torch.no_grad():
+        model.scorer.output.weight.zero_()
+        model.scorer.output.bias.zero_()
+    problem = NextWord(window=1)
+    scored = score_tokens(problem, model, examples_of([[4, 5]], problem), 9, CPU)
+    assert scored.ranks.tolist() == [(VOCABULARY - 4) // 2]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_fused_loss_is_the_plain_one(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fused:
+        monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
+    torch.manual_seed(0)
+    output = torch.nn.Linear(5, 50)
+    features = torch.randn(600, 5, requires_grad=True)
+    targets = torch.randint(0, 50, (600,))
+    loss = summed_cross_entropy(features, output, targets)
+    plain = torch.nn.functional.cross_entropy(
+        output(features), targets, ignore_index=PAD, reduction="sum"
+    )
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
+    ours = torch.autograd.grad(loss, [features, output.weight, output.bias])
+    theirs = torch.autograd.grad(plain, [features, output.weight, output.bias])
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_tied_through_a_projection() -> None:
+    model = NextWord().build(Variant("gru"), NetworkConfig(4, 6, 0.0, tied=True), [VOCABULARY])
+    assert model.scorer.output.weight is model.embedding.weight
+    assert model.window_features(torch.zeros(5, 2, dtype=torch.int32)).shape == (2, 4)

@@ -1,0 +1,1 @@
+"""Storage and registry: where records, tokens, ids, checkpoints and versions are kept."""

@@ -1,0 +1,145 @@
+"""What lies between records and a model: tables of tokens, of splits and of ids.
+
+UTTERANCES  one row an utterance, cut into tokens
+PAIRS_CUT   one row a pair, both sides cut into tokens
+TEXT_IDS    one row a text: ids, and what each id stands for in characters
+PAIR_IDS    one row a pair: ids of both sides, and the same for the target side
+WORDS       the words of a training split and how often each occurs
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from warehouse.tables import (
+    Bytes,
+    Offsets,
+    TableRef,
+    Tables,
+    list_array,
+    ragged_column,
+    tokens_array,
+    utf8_column,
+)
+
+_TOKENS = pa.list_(pa.string())
+
+UTTERANCES = pa.schema(
+    [
+        pa.field("group", pa.string()),
+        pa.field("turn", pa.int32()),
+        pa.field("speaker", pa.int8()),
+        pa.field("tokens", _TOKENS),
+    ]
+)
+PAIRS_CUT = pa.schema(
+    [
+        pa.field("group", pa.string()),
+        pa.field("source", _TOKENS),
+        pa.field("target", _TOKENS),
+    ]
+)
+TEXT_IDS = pa.schema(
+    [
+        pa.field("inputs", pa.list_(pa.int32())),
+        pa.field("characters", pa.list_(pa.int32())),
+        pa.field("spelling", pa.list_(pa.float32())),
+    ]
+)
+PAIR_IDS = TEXT_IDS.insert(1, pa.field("targets", pa.list_(pa.int32())))
+
+WORDS = pa.schema([pa.field("word", pa.string()), pa.field("count", pa.int64())])
+
+Tokens = tuple[Bytes, Offsets, Offsets]
+"""Bytes of the tokens, where each token begins in them, and where each row begins among tokens."""
+
+
+def utterance_texts(batch: pa.RecordBatch) -> tuple[Bytes, Offsets]:
+    """Every utterance of a batch of dialogues, one behind the other, as bytes and positions."""
+    return utf8_column(batch.column("utterances").flatten())
+
+
+def utterance_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
+    """A batch of ``UTTERANCES`` from a batch of dialogues and the tokens of its utterances."""
+    dialogues = pc.list_parent_indices(batch.column("utterances"))
+    starts = batch.column("utterances").offsets.to_numpy()
+    parents = dialogues.to_numpy()
+    turns = np.arange(len(parents)) - (starts[:-1] - starts[0])[parents]
+    return pa.RecordBatch.from_arrays(
+        [
+            batch.column("group").take(dialogues),
+            pa.array(turns, pa.int32()),
+            batch.column("speakers").flatten(),
+            tokens_array(*tokens),
+        ],
+        schema=UTTERANCES,
+    )
+
+
+def pair_rows(batch: pa.RecordBatch, sources: Tokens, targets: Tokens) -> pa.RecordBatch:
+    """A batch of ``PAIRS_CUT`` from a batch of pairs and the tokens of both sides."""
+    return pa.RecordBatch.from_arrays(
+        [batch.column("group"), tokens_array(*sources), tokens_array(*targets)],
+        schema=PAIRS_CUT,
+    )
+
+
+def read_all(tables: Tables, refs: Sequence[TableRef], schema: pa.Schema) -> pa.Table:
+    """Several tables of one schema as one, in the order given, each column in one piece."""
+    parts = [tables.read(ref) for ref in refs]
+    return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
+
+
+def row_texts(column: pa.ChunkedArray) -> tuple[Bytes, Offsets]:
+    """The tokens of each row as one text: bytes, and where each row begins in them."""
+    lists = column.combine_chunks()
+    data, starts = utf8_column(lists.flatten())
+    rows = lists.offsets.to_numpy().astype(np.int64)
+    return data, starts[rows - rows[0]]
+
+
+def paired_by(table: pa.Table, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> pa.Table:
+    """Pairs of utterances: rows ``first`` of ``UTTERANCES`` and the ``second`` that answer them."""
+    tokens = table.column("tokens")
+    return pa.table(
+        [table.column("group").take(first), tokens.take(first), tokens.take(second)],
+        schema=PAIRS_CUT,
+    )
+
+
+def id_table(columns: Mapping[str, tuple[npt.NDArray[Any], Offsets]]) -> pa.Table:
+    """A table of ``TEXT_IDS``, or of ``PAIR_IDS`` where there are targets, from its columns."""
+    schema = PAIR_IDS if "targets" in columns else TEXT_IDS
+    return pa.table(
+        [list_array(*columns[name], schema.field(name).type.value_type) for name in schema.names],
+        schema=schema,
+    )
+
+
+def token_table(columns: Sequence[str], sides: Sequence[Sequence[Sequence[str]]]) -> pa.Table:
+    """Rows of tokens, for each column a list of rows."""
+    return pa.table([pa.array(side, _TOKENS) for side in sides], names=list(columns))
+
+
+def words_table(words: Sequence[str], counts: npt.NDArray[np.int64]) -> pa.Table:
+    """Counted words as a table of ``WORDS``."""
+    return pa.table([pa.array(words, pa.string()), pa.array(counts, pa.int64())], schema=WORDS)
+
+
+def statistics_table(statistics: Mapping[str, npt.NDArray[np.float64]]) -> pa.Table:
+    """What scores are made of, row by row: a column of lists ``[N, S]`` for each metric."""
+    columns = {}
+    for name, rows in statistics.items():
+        offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+        columns[name] = list_array(rows.ravel(), offsets, pa.float64())
+    return pa.table(columns)
+
+
+def statistics_of(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """One metric's statistics ``[N, S]`` from what :func:`statistics_table` made."""
+    values, offsets = ragged_column(table, name)
+    return values.reshape(len(offsets) - 1, -1)

@@ -1,0 +1,1191 @@
+"""The model registry: publish, compare, promote, roll back, load. MLflow is behind it.
+
+Under the warehouse's root:
+
+    mlflow/mlflow.db     runs, metrics, versions, aliases (SQLite, write-ahead log)
+    mlflow/artifacts/    what runs and versions consist of
+    mlflow/lock          held by whoever changes something
+
+One registered model and one experiment bear the same name; each version has one flat run of its
+own. A version becomes visible in a single step, after everything it needs is in place: what a kill
+leaves before that step is removed by the next publication, what it leaves after it is completed.
+"""
+
+import base64
+import fcntl
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import math
+import re
+import shutil
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient, environment_variables
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    ViewType,
+)
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import PyFuncModel
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.telemetry import set_telemetry_client
+from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property
+from mlflow.types.schema import Schema as ModelSchema
+from pydantic import BaseModel, field_validator
+
+from warehouse.checkpoints import checkpoint_digest, read_checkpoint
+from warehouse.errors import StorageError
+from warehouse.served_model import (
+    CANDIDATES_COLUMN,
+    INPUT_COLUMN,
+    PREDICTION_COLUMN,
+    source_digest,
+)
+
+CHAMPION = "champion"
+PREVIOUS_CHAMPION = "previous_champion"
+DEFAULT_PAGES = "http://127.0.0.1:5000"
+
+# What a served version imports. Versions are pinned to those that the model was made with.
+REQUIREMENTS = ("mlflow-skinny", "torch", "numpy", "pandas", "jieba", "safetensors")
+
+_TYPES = {"string": str, "boolean": bool, "integer": int, "long": int, "double": float}
+_KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_NAME = re.compile(r"[^/:\s][^/:]{0,200}")
+_VARIANT = re.compile(r"(?!v\d+$|latest$|champion$|previous_champion$)[a-z0-9_-]{1,100}")
+_UNFIT_KEY_CHARACTERS = re.compile(r"[^\w\-. :/]")
+_LONGEST_PARAM = 6000
+_LONGEST_TAG = 5000
+_METRICS_A_BATCH = 1000
+_PARAMS_A_BATCH = 100
+_VIEW = "leaderboard"
+# Without it MLflow opens its pages for language model applications.
+_WORKFLOW = "workflowType=machine_learning"
+
+# MLflow keeps a loaded model's code, and the address it talks to, in globals of the process.
+_mlflow_globals = threading.RLock()
+
+T = TypeVar("T")
+
+
+class DatasetInfo(BaseModel, frozen=True):
+    """A dataset that a model was trained or scored on: who it is, and what a person asks of it."""
+
+    name: str
+    digest: str
+    context: Literal["train", "valid", "test"]
+    profile: dict[str, str | int | float] = {}
+    uri: str = ""
+
+
+class Publication(BaseModel, frozen=True):
+    """Everything that makes one version.
+
+    `key` names what is published: a second publication with the same key changes nothing.
+    `description` follows the headline on the version's page (markdown). `history` holds one entry
+    an epoch: {"epoch", "step", "timestamp_ms", "metrics": {"train/loss": ...}}. `scores` are final:
+    those under valid/ and test/ belong to the dataset of that context. `parameters` are what
+    predict takes: name -> (type, default), the type one of string, boolean, integer, double.
+    `ranked_by` names the score that orders the leaderboard; the first test score if empty.
+    `code` is the directory of the package that travels with the version; the importable package
+    `pipeline` if empty. `started_ms` is when the training began (milliseconds since 1970).
+    """
+
+    name: str
+    key: str
+    variant: str
+    problem: str
+    headline: str
+    description: str = ""
+    checkpoint: str
+    checkpoint_digest: str
+    params: dict[str, str | bool | int | float] = {}
+    history: list[dict[str, Any]] = []
+    scores: dict[str, float] = {}
+    datasets: list[DatasetInfo] = []
+    samples: list[dict[str, str]] = []
+    tags: dict[str, str] = {}
+    examples: list[str]
+    parameters: dict[str, tuple[str, str | bool | int | float | None]] = {}
+    retraining: str = ""
+    ranked_by: str = ""
+    greater_is_better: bool = True
+    code: str = ""
+    started_ms: int | None = None
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _name_types(cls, parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[str, Any]]:
+        names = {str: "string", bool: "boolean", int: "integer", float: "double"}
+        return {
+            name: (names.get(kind, kind), default) for name, (kind, default) in parameters.items()
+        }
+
+
+class Version(BaseModel, frozen=True):
+    """A published version. `new` is False when the same key had been published before."""
+
+    name: str
+    version: int
+    run_id: str
+    model_id: str
+    variant: str
+    new: bool
+
+
+class VersionInfo(BaseModel, frozen=True):
+    """A row of the leaderboard: a version as the registry knows it now."""
+
+    name: str
+    version: int
+    variant: str
+    problem: str
+    headline: str
+    champion: bool
+    aliases: tuple[str, ...]
+    metrics: dict[str, float]
+    params: dict[str, str]
+    tags: dict[str, str]
+    description: str
+    created: datetime
+    run_id: str
+    model_id: str
+
+
+class LoadedModel:
+    """A version in memory, ready to predict."""
+
+    def __init__(self, info: VersionInfo, model: PyFuncModel) -> None:
+        self.info = info
+        self._model = model
+
+    @property
+    def parameters(self) -> dict[str, tuple[str, Any]]:
+        """What predict takes beside texts: name -> (type, default)."""
+        schema = self._model.metadata.signature.params
+        return {spec.name: (spec.dtype.name, spec.default) for spec in schema or ()}
+
+    def predict(
+        self,
+        texts: Sequence[str] | pd.DataFrame,
+        params: Mapping[str, str | bool | int | float | None] | None = None,
+    ) -> pd.DataFrame:
+        """One row for each text: `prediction` and `candidates`, a list of {"text", "score"}.
+
+        A frame must have the column `text`. Raises StorageError when it has not, and when a
+        parameter is unknown or of the wrong type.
+        """
+        unknown = sorted(set(params or {}) - set(self.parameters))
+        if unknown:
+            raise StorageError(
+                f"{_label(self.info)} takes no parameter {unknown[0]!r}; "
+                f"it takes {', '.join(self.parameters) or 'none'}."
+            )
+        frame = texts
+        if not isinstance(frame, pd.DataFrame):
+            frame = pd.DataFrame({INPUT_COLUMN: list(texts)}, dtype="object")
+        if INPUT_COLUMN not in frame.columns:
+            raise StorageError(
+                f"{_label(self.info)} reads the column {INPUT_COLUMN!r}; "
+                f"the frame has {', '.join(map(str, frame.columns)) or 'none'}."
+            )
+        try:
+            # The rows' own labels are the caller's business; ours are 0, 1, 2.
+            answer = self._model.predict(frame.reset_index(drop=True), params=dict(params or {}))
+        except MlflowException as error:
+            raise StorageError(
+                # MLflow repeats the whole frame before it says what is wrong.
+                f"{_label(self.info)} cannot take this input: "
+                f"{_one_line(str(error).rpartition('Error: ')[2]).rstrip('.')}."
+            ) from error
+        except ValueError as error:
+            # The travelling code has its own error classes; this process knows their base.
+            raise StorageError(f"{_label(self.info)} cannot take this input: {error}") from error
+        assert isinstance(answer, pd.DataFrame)
+        return answer
+
+
+class Registry:
+    """The registry under `root`, or behind `tracking_uri` where a server keeps it.
+
+    `pages` is the address at which people look at it, for links.
+    """
+
+    def __init__(
+        self, root: str | Path, tracking_uri: str | None = None, *, pages: str = DEFAULT_PAGES
+    ) -> None:
+        _configure_mlflow()
+        self.root = Path(root).absolute()
+        self._home = self.root / "mlflow"
+        self._database = self._home / "mlflow.db"
+        self._artifacts = self._home / "artifacts"
+        self._local = tracking_uri is None
+        self._uri = tracking_uri or _sqlite_uri(self._database)
+        remote = urlsplit(self._uri).scheme in ("http", "https")
+        self._pages = (self._uri if remote else pages).rstrip("/")
+        with _sentence("the registry cannot be opened"):
+            self._home.mkdir(parents=True, exist_ok=True)
+            if self._local:
+                with self._lock():
+                    self._prepare_database()
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+
+    # --- publish ----------------------------------------------------------------------------------
+
+    def publish(self, publication: Publication) -> Version:
+        """Make a version of a checkpoint, its code, its scores and its history.
+
+        Idempotent by the publication's key. Before anything becomes visible the packaged model is
+        loaded and answers the examples.
+
+        Raises StorageError when a setting cannot be used, the checkpoint is not what its digest
+        says, the packaged model does not answer, or the store refuses.
+        """
+        _check(publication)
+        with _sentence(f"{publication.name!r} could not be published"), self._lock():
+            experiment = self._experiment(publication)
+            version = self._find_version(publication.name, publication.key)
+            new = version is None
+            if version is None:
+                self._remove_halves(experiment, publication.key)
+                version = self._make_version(experiment, publication)
+            self._complete(experiment, version, publication)
+        return Version(
+            name=publication.name,
+            version=int(version.version),
+            run_id=str(version.run_id),
+            model_id=_model_id(version),
+            variant=publication.variant,
+            new=new,
+        )
+
+    def _make_version(self, experiment: Experiment, publication: Publication) -> ModelVersion:
+        with tempfile.TemporaryDirectory(prefix="tidemill-") as neutral:
+            staging = Path(neutral)
+            package = _stage(publication, staging)
+            code = source_digest(package)
+            run = self._start_run(experiment, publication, code)
+            model = self._log_model(run, publication, staging, package)
+        self._log_scores(run.info.run_id, model.model_id, publication)
+        self._client.set_terminated(
+            run.info.run_id, "FINISHED", end_time=_last_timestamp(publication)
+        )
+        self._ensure_registered_model(experiment, publication)
+        # MLflow's table of versions shows every tag in full height; the rest is on the run.
+        tags = {
+            "key": publication.key,
+            "variant": publication.variant,
+            "checkpoint": publication.checkpoint_digest,
+            "code": code,
+        }
+        # The one step that makes the version visible, with its tags and its description.
+        return self._client.create_model_version(
+            publication.name,
+            source=f"models:/{model.model_id}",
+            run_id=run.info.run_id,
+            tags=tags,
+            description=_description(publication, experiment, run, model),
+            await_creation_for=0,
+            model_id=model.model_id,
+        )
+
+    def _start_run(self, experiment: Experiment, publication: Publication, code: str) -> Run:
+        tags = {
+            "key": publication.key,
+            "variant": publication.variant,
+            "problem": publication.problem,
+            "retraining": publication.retraining,
+            "checkpoint": publication.checkpoint_digest,
+            "code": code,
+            "mlflow.user": "tidemill",
+            "mlflow.source.name": f"retrain/{publication.name}",
+            "mlflow.source.type": "JOB",
+            "mlflow.note.content": f"{publication.headline}\n\n{publication.description}".strip(),
+            **publication.tags,
+        }
+        run = self._client.create_run(
+            experiment.experiment_id,
+            start_time=_first_timestamp(publication),
+            tags={key: value[:_LONGEST_TAG] for key, value in tags.items() if value},
+            run_name=publication.variant,
+        )
+        run_id = run.info.run_id
+        params = [
+            Param(_fit_key(name), _fit_param(value)) for name, value in publication.params.items()
+        ]
+        for some_params in _batches(params, _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=some_params)
+        for some_metrics in _batches(_history_metrics(publication), _METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=some_metrics)
+        self._client.log_inputs(run_id, [_dataset_input(one) for one in publication.datasets])
+        if publication.samples:
+            self._log_samples(run_id, publication.samples)
+        return run
+
+    def _log_samples(self, run_id: str, samples: list[dict[str, str]]) -> None:
+        """A table that MLflow's pages compare over runs."""
+        columns = list(dict.fromkeys(name for sample in samples for name in sample))
+        rows = [[sample.get(name) for name in columns] for sample in samples]
+        table = json.dumps({"columns": columns, "data": rows}, ensure_ascii=False)
+        self._client.log_text(run_id, table, "samples.json")
+        listed = json.dumps([{"path": "samples.json", "type": "table"}])
+        self._client.set_tag(run_id, "mlflow.loggedArtifacts", listed)
+
+    def _log_model(
+        self, run: Run, publication: Publication, staging: Path, package: Path
+    ) -> LoggedModel:
+        """Package the model, try it, and only then hand it to the store."""
+        model = self._client.create_logged_model(
+            run.info.experiment_id,
+            name=publication.variant,
+            source_run_id=run.info.run_id,
+            tags={
+                "key": publication.key,
+                "variant": publication.variant,
+                "mlflow.note.content": publication.headline,
+            },
+            params={_fit_key(k): _fit_param(v) for k, v in publication.params.items()},
+            model_type=publication.problem,
+        )
+        packaged = staging / "model"
+        _save_pyfunc(
+            path=str(packaged),
+            python_model=str(staging / "served_model.py"),
+            artifacts={"checkpoint": str(staging / "checkpoint"), "pipeline": str(package)},
+            mlflow_model=Model(
+                artifact_path=publication.variant,
+                model_uuid=model.model_id,
+                run_id=run.info.run_id,
+                model_id=model.model_id,
+            ),
+            signature=_signature(publication),
+            input_example=pd.DataFrame({INPUT_COLUMN: publication.examples}, dtype="object"),
+            model_config={"device": "cpu"},
+            pip_requirements=pinned_requirements(),
+            metadata={
+                "problem": publication.problem,
+                "variant": publication.variant,
+                "checkpoint": publication.checkpoint_digest,
+                "code": source_digest(package),
+            },
+        )
+        _try(packaged, publication)
+        self._client.log_model_artifacts(model.model_id, str(packaged))
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        step = max((int(entry["epoch"]) for entry in publication.history), default=0)
+        self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=step)])
+        return model
+
+    def _log_scores(self, run_id: str, model_id: str, publication: Publication) -> None:
+        datasets: dict[str, DatasetInfo] = {one.context: one for one in publication.datasets}
+        timestamp = _last_timestamp(publication) or _now_ms()
+        metrics = []
+        for name, value in publication.scores.items():
+            if not math.isfinite(value):
+                continue
+            dataset = datasets.get(_group(name))
+            metrics.append(
+                Metric(
+                    _fit_key(name),
+                    float(value),
+                    timestamp,
+                    0,
+                    model_id=model_id,
+                    dataset_name=dataset.name if dataset else None,
+                    dataset_digest=_short(dataset.digest) if dataset else None,
+                    run_id=run_id,
+                )
+            )
+        for part in _batches(metrics, _METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=part)
+
+    def _complete(
+        self, experiment: Experiment, version: ModelVersion, publication: Publication
+    ) -> None:
+        """What hangs on a visible version; repeated on every publication, so that it is never
+        missing."""
+        run_id, number = str(version.run_id), str(version.version)
+        if self._run_tags(run_id).get("version") != number:
+            self._set_run_tag(run_id, "version", number)
+        same = [
+            int(one.version)
+            for one in self._search_versions(publication.name)
+            if one.tags.get("variant") == publication.variant
+        ]
+        if int(number) == max(same):
+            self._set_alias(publication.name, publication.variant, int(number))
+        view = _leaderboard_view(publication)
+        tag = f"mlflow.sharedViewState.{_VIEW}"
+        if _view_state(experiment.tags.get(tag)) != view:
+            now = _now_ms()
+            saved = {"name": "Leaderboard", "createdAt": now, "updatedAt": now, "state": view}
+            self._client.set_experiment_tag(experiment.experiment_id, tag, json.dumps(saved))
+
+    def _remove_halves(self, experiment: Experiment, key: str) -> None:
+        """Remove what publications that were killed left behind.
+
+        We hold the lock: a run under this key that has no version is nobody's, and under a local
+        root so is every run that still counts as running.
+        """
+        dead = f"tags.key = '{key}'"
+        searches = [dead, "attributes.status = 'RUNNING'"] if self._local else [dead]
+        for search in searches:
+            for run in self._search_runs(experiment, search):
+                self._remove_run(experiment, run)
+
+    def _remove_run(self, experiment: Experiment, run: Run) -> None:
+        run_id = run.info.run_id
+        models = self._client.search_logged_models(
+            [experiment.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+        )
+        for model in models:
+            self._remove_artifacts(model.artifact_location)
+            self._client.delete_logged_model(model.model_id)
+        self._remove_artifacts(run.info.artifact_uri)
+        self._client.delete_run(run_id)
+
+    def _remove_artifacts(self, location: str) -> None:
+        directory = _local_path(location)
+        if directory is not None and directory.is_relative_to(self._artifacts):
+            # MLflow's directories end in `artifacts`; the one above bears the id.
+            shutil.rmtree(directory.parent, ignore_errors=True)
+
+    # --- look -------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """The registered models, in the order of the alphabet."""
+        with _sentence("the registry cannot be read"):
+            return sorted(model.name for model in self._client.search_registered_models())
+
+    def versions(self, name: str) -> list[VersionInfo]:
+        """All versions, the newest first; empty when nothing was published under this name."""
+        with _sentence(f"{name!r} cannot be read"):
+            aliases = self._aliases(name)
+            found = self._search_versions(name)
+            runs = self._runs_of(name, found)
+            infos = [_version_info(one, runs.get(str(one.run_id)), aliases) for one in found]
+        return sorted(infos, key=lambda info: info.version, reverse=True)
+
+    def champion(self, name: str) -> VersionInfo | None:
+        """The version that `load` gives by default, or None before the first promotion."""
+        number = self._aliases(name).get(CHAMPION)
+        return None if number is None else self._info(name, number)
+
+    def page(self, name: str) -> str:
+        """The address of a registered model's page."""
+        return f"{self._pages}/#/models/{quote(name)}?{_WORKFLOW}"
+
+    def leaderboard_page(self, name: str) -> str:
+        """The address of the page that compares all versions of a model.
+
+        Raises StorageError when nothing was published under this name.
+        """
+        with _sentence(f"{name!r} cannot be read"):
+            experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            raise _nothing_published(name, self.names())
+        return f"{self._pages}/{_leaderboard_link(experiment)}"
+
+    # --- choose -----------------------------------------------------------------------------------
+
+    def promote(self, name: str, version: int, reason: str) -> None:
+        """Make a version the champion, and write down why.
+
+        The champion before it can be brought back by `rollback`. Repeating a promotion changes
+        nothing but completes one that was cut short.
+
+        Raises StorageError when there is no such version.
+        """
+        with _sentence(f"{name!r} version {version} could not be promoted"), self._lock():
+            info = self._info(name, int(version))
+            current = self._aliases(name).get(CHAMPION)
+            if current is not None and current != info.version:
+                self._set_alias(name, PREVIOUS_CHAMPION, current)
+            self._crown(info, since=current)
+            finished = "promoted_at" in info.tags and "rolled_back" not in info.tags
+            if current == info.version and finished:
+                return
+            note = f"**Promoted to champion**: {_one_line(reason)}"
+            if note not in info.description:
+                self._client.update_model_version(
+                    name, str(info.version), f"{info.description}\n\n{note}"
+                )
+            self._drop_version_tag(info, "rolled_back")
+            self._set_version_tag(info, "promotion_reason", _one_line(reason))
+            self._set_version_tag(info, "promoted_at", _now_text())
+
+    def rollback(self, name: str) -> VersionInfo:
+        """Bring the previous champion back, and mark the one that had to go.
+
+        A second rollback swaps the two again. Raises StorageError when there is no other champion
+        to go back to.
+        """
+        with _sentence(f"{name!r} could not be rolled back"), self._lock():
+            aliases = self._aliases(name)
+            current, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS_CHAMPION)
+            if current is None or previous is None or current == previous:
+                raise StorageError(
+                    f"{name!r} has no earlier champion to go back to; "
+                    "promote a version by its number instead."
+                )
+            loser, winner = self._info(name, current), self._info(name, previous)
+            self._crown(winner, since=current)
+            self._set_alias(name, PREVIOUS_CHAMPION, current)
+            self._set_version_tag(loser, "rolled_back", f"{_now_text()}, to version {previous}")
+            self._drop_version_tag(winner, "rolled_back")
+            self._set_version_tag(winner, "promoted_at", _now_text())
+            self._set_version_tag(winner, "promotion_reason", f"rolled back from version {current}")
+            return self._info(name, previous)
+
+    def _crown(self, info: VersionInfo, since: int | None) -> None:
+        """Give the alias, and show it where MLflow's pages have no place for aliases."""
+        if since is not None and since != info.version:
+            self._drop_run_tag(self._info(info.name, since).run_id, CHAMPION)
+        self._set_alias(info.name, CHAMPION, info.version)
+        self._set_run_tag(info.run_id, CHAMPION, "yes")
+        headline = f"v{info.version} {info.variant}: {info.headline}"
+        self._client.set_registered_model_tag(info.name, CHAMPION, headline[:_LONGEST_TAG])
+
+    # --- load -------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        variant: str | None = None,
+        device: str = "cpu",
+    ) -> LoadedModel:
+        """The champion, or a version by its number, or the newest version of a variant.
+
+        The version's own code runs, not this process's. Raises StorageError when there is no such
+        version, or its weights or code are not those that were published.
+        """
+        with _sentence(f"{name!r} could not be loaded"):
+            number = self._resolve(name, version, variant)
+            info = self._info(name, number)
+            directory = self._model_directory(info)
+            _check_package(directory, info)
+            return LoadedModel(info, _load_pyfunc(directory, device))
+
+    def _resolve(self, name: str, version: int | None, variant: str | None) -> int:
+        if version is not None:
+            return int(version)
+        aliases = self._aliases(name)
+        if variant is not None:
+            if variant not in aliases:
+                known = sorted({info.variant for info in self.versions(name)})
+                if not known:
+                    raise _nothing_published(name, self.names())
+                raise StorageError(
+                    f"{name!r} has no version of the variant {variant!r}; "
+                    f"it has {', '.join(known)}."
+                )
+            return aliases[variant]
+        if CHAMPION not in aliases:
+            if not self._search_versions(name):
+                raise _nothing_published(name, self.names())
+            raise StorageError(
+                f"{name!r} has no champion yet; promote a version or name one to load."
+            )
+        return aliases[CHAMPION]
+
+    def _model_directory(self, info: VersionInfo) -> Path:
+        location = self._client.get_logged_model(info.model_id).artifact_location
+        directory = _local_path(location)
+        if directory is not None:
+            return directory
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=self._uri)
+        )
+
+    # --- serve ------------------------------------------------------------------------------------
+
+    def server_command(self, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+        """The command line of the server that shows these pages.
+
+        It asks nobody for a password, so it listens to this machine only. Raises StorageError for
+        any other host, and when a server keeps the registry already.
+        """
+        if not self._local:
+            raise StorageError(f"the registry is shown at {self._pages} already; open that page.")
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            raise StorageError(
+                f"the pages have no password and cannot listen on {host!r}; use 127.0.0.1, and a "
+                "reverse proxy or an SSH tunnel to reach it from elsewhere."
+            )
+        return [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--workers", "2", "--gunicorn-opts", "--timeout 120 --log-level warning"),
+            *("--host", host, "--port", str(int(port))),
+            *("--backend-store-uri", self._uri),
+            *("--artifacts-destination", str(self._artifacts)),
+        ]
+
+    def server_environment(self) -> dict[str, str]:
+        """What the server's environment needs beside the usual."""
+        return {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        }
+
+    # --- the store --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One change at a time, over all threads and processes that share the root."""
+        with _mlflow_globals, (self._home / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # SQLite's store looks logged models up at the process's own address.
+            mlflow.set_tracking_uri(self._uri)
+            yield
+
+    def _prepare_database(self) -> None:
+        if not self._database.exists():
+            with tempfile.TemporaryDirectory(prefix=".aside-", dir=self._home) as directory:
+                aside = Path(directory) / "mlflow.db"
+                store = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+                    _sqlite_uri(aside), str(self._artifacts)
+                )
+                store.engine.dispose()
+                with closing(sqlite3.connect(aside)) as database:
+                    database.execute("pragma journal_mode = wal")
+                aside.rename(self._database)
+        self._follow_move()
+
+    def _follow_move(self) -> None:
+        """MLflow stores absolute addresses; a warehouse that was moved gets its new ones here."""
+        with closing(sqlite3.connect(self._database, timeout=60)) as database:
+            row = database.execute(
+                "select artifact_location from experiments where experiment_id = 0"
+            ).fetchone()
+            here = str(self._artifacts)
+            there = str(row[0]).removesuffix("/0") if row else here
+            if there == here:
+                return
+            for table, column in (
+                ("experiments", "artifact_location"),
+                ("runs", "artifact_uri"),
+                ("logged_models", "artifact_location"),
+                ("model_versions", "storage_location"),
+            ):
+                database.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) "  # noqa: S608
+                    f"where substr({column}, 1, ?) = ?",
+                    (here, len(there) + 1, len(there) + 1, f"{there}/"),
+                )
+            database.commit()
+
+    def _experiment(self, publication: Publication) -> Experiment:
+        experiment = self._client.get_experiment_by_name(publication.name)
+        if experiment is None:
+            folder = re.sub(r"[^\w.-]", "_", publication.name)
+            location = (self._artifacts / folder).as_posix() if self._local else None
+            tags = {
+                "mlflow.experimentKind": "custom_model_development",
+                "mlflow.note.content": f"{publication.name}: one run for each version of the "
+                f"registered model of the same name ({publication.problem}).",
+            }
+            number = self._client.create_experiment(publication.name, location, tags)
+            experiment = self._client.get_experiment(number)
+        elif experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return experiment
+
+    def _ensure_registered_model(self, experiment: Experiment, publication: Publication) -> None:
+        known = self._client.search_registered_models(f"name = {_quoted(publication.name)}")
+        if not known:
+            self._client.create_registered_model(
+                publication.name,
+                tags={"problem": publication.problem},
+                description="The alias `champion` is the version in use; every variant has its "
+                "newest version under its own alias. "
+                f"[Leaderboard]({_leaderboard_link(experiment)})",
+            )
+
+    def _find_version(self, name: str, key: str) -> ModelVersion | None:
+        found = self._search_versions(name, f" and tags.`key` = '{key}'")
+        return found[0] if found else None
+
+    def _search_versions(self, name: str, condition: str = "") -> list[ModelVersion]:
+        found: list[ModelVersion] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(
+                f"name = {_quoted(name)}{condition}", max_results=1000, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _search_runs(
+        self, experiment: Experiment, search: str, view: int = ViewType.ACTIVE_ONLY
+    ) -> list[Run]:
+        found: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [experiment.experiment_id], search, view, max_results=1000, page_token=token
+            )
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _runs_of(self, name: str, versions: Iterable[ModelVersion]) -> dict[str, Run]:
+        wanted = {str(version.run_id) for version in versions}
+        if not wanted:
+            return {}
+        if len(wanted) == 1:
+            return {run_id: self._client.get_run(run_id) for run_id in wanted}
+        experiment = self._client.get_experiment_by_name(name)
+        assert experiment is not None
+        runs = self._search_runs(experiment, "", ViewType.ALL)
+        return {run.info.run_id: run for run in runs if run.info.run_id in wanted}
+
+    def _info(self, name: str, number: int) -> VersionInfo:
+        found = self._search_versions(name)
+        for one in found:
+            if int(one.version) == number:
+                runs = self._runs_of(name, [one])
+                return _version_info(one, runs.get(str(one.run_id)), self._aliases(name))
+        if not found:
+            raise _nothing_published(name, self.names())
+        known = ", ".join(str(one) for one in sorted(int(one.version) for one in found))
+        raise StorageError(f"{name!r} has no version {number}; it has {known}.")
+
+    def _aliases(self, name: str) -> dict[str, int]:
+        with _sentence(f"{name!r} cannot be read"):
+            try:
+                # Searches leave the aliases out; only the model itself has them.
+                model = self._client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return {}
+                raise
+            return {alias: int(number) for alias, number in model.aliases.items()}
+
+    def _set_alias(self, name: str, alias: str, number: int) -> None:
+        if self._aliases(name).get(alias) != number:
+            self._client.set_registered_model_alias(name, alias, str(number))
+
+    def _set_version_tag(self, info: VersionInfo, key: str, value: str) -> None:
+        self._client.set_model_version_tag(info.name, str(info.version), key, value[:_LONGEST_TAG])
+
+    def _drop_version_tag(self, info: VersionInfo, key: str) -> None:
+        if key in info.tags:
+            self._client.delete_model_version_tag(info.name, str(info.version), key)
+
+    def _run_tags(self, run_id: str) -> dict[str, str]:
+        return dict(self._client.get_run(run_id).data.tags)
+
+    def _set_run_tag(self, run_id: str, key: str, value: str) -> None:
+        # Somebody may have deleted the run in the pages; the version goes on without it.
+        if self._client.get_run(run_id).info.lifecycle_stage == "active":
+            self._client.set_tag(run_id, key, value)
+
+    def _drop_run_tag(self, run_id: str, key: str) -> None:
+        run = self._client.get_run(run_id)
+        if run.info.lifecycle_stage == "active" and key in run.data.tags:
+            self._client.delete_tag(run_id, key)
+
+
+def package_directory(publication: Publication) -> Path:
+    """Where the package lies that travels with a version."""
+    if publication.code:
+        return Path(publication.code)
+    spec = importlib.util.find_spec("pipeline")
+    if spec is None or not spec.submodule_search_locations:
+        raise StorageError("the package 'pipeline' is not installed; name its directory in `code`.")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def pinned_requirements() -> list[str]:
+    """What a served version needs, pinned to what is installed here, without local labels."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _configure_mlflow() -> None:
+    """MLflow takes these settings from the environment alone; everything of ours is set here.
+
+    No telemetry, no pickle, no project files in models, nothing on the user's terminal but errors.
+    """
+    for variable, value in (
+        (environment_variables.MLFLOW_DISABLE_TELEMETRY, "true"),
+        (environment_variables.MLFLOW_UV_AUTO_DETECT, "false"),
+        (environment_variables.MLFLOW_ALLOW_PICKLE_DESERIALIZATION, "false"),
+        (environment_variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, "true"),
+        (environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, "false"),
+        (environment_variables.MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING, "false"),
+        (environment_variables.MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK, "true"),
+        (environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES, "3"),
+    ):
+        variable.set(value)  # type: ignore[no-untyped-call]
+    set_telemetry_client()  # type: ignore[no-untyped-call]
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _sentence(what: str) -> Iterator[None]:
+    """What MLflow and the disk complain about, as one sentence."""
+    try:
+        yield
+    except MlflowException as error:
+        raise StorageError(f"{what}: {_first_line(error)}.") from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        reason = error.strerror or str(error)
+        raise StorageError(f"{what}: {reason}{where}; free some space or check access.") from error
+
+
+def _check(publication: Publication) -> None:
+    if not _NAME.fullmatch(publication.name):
+        raise StorageError(
+            f"a model cannot be named {publication.name!r}; leave out slashes and colons."
+        )
+    if not _KEY.fullmatch(publication.key):
+        raise StorageError(
+            f"the key {publication.key!r} cannot be used; "
+            "use letters, digits, dot, dash and underscore."
+        )
+    if not _VARIANT.fullmatch(publication.variant):
+        raise StorageError(
+            f"the variant {publication.variant!r} cannot be an alias; use lower case letters, "
+            "digits, dash and underscore, and not latest, champion or v1."
+        )
+    if not publication.examples:
+        raise StorageError("a version needs at least one example; give a text to predict from.")
+    for name, (kind, _) in publication.parameters.items():
+        if kind not in _TYPES:
+            raise StorageError(
+                f"the parameter {name!r} has the type {kind!r}; use one of {', '.join(_TYPES)}."
+            )
+    if publication.ranked_by and publication.ranked_by not in publication.scores:
+        raise StorageError(
+            f"there is no score {publication.ranked_by!r} to rank by; "
+            f"there are {', '.join(publication.scores) or 'none'}."
+        )
+
+
+def _stage(publication: Publication, staging: Path) -> Path:
+    """Lay out what travels with the version, under names that tell nothing of this machine."""
+    checkpoint = Path(publication.checkpoint)
+    content = read_checkpoint(checkpoint)
+    found = checkpoint_digest(content.config, content.weights, content.vocabularies)
+    if found != publication.checkpoint_digest:
+        raise StorageError(
+            f"checkpoint {checkpoint} does not have the digest {publication.checkpoint_digest!r} "
+            "that it is published under; run the training again."
+        )
+    shutil.copytree(checkpoint, staging / "checkpoint")
+    source = package_directory(publication)
+    package = staging / "pipeline"
+    for path in sorted(source.rglob("*.py")):
+        target = package / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    if not (package / "prediction.py").is_file():
+        raise StorageError(
+            f"the package {source} has no module prediction; give the directory of `pipeline`."
+        )
+    shutil.copyfile(Path(__file__).with_name("served_model.py"), staging / "served_model.py")
+    return package
+
+
+def _try(packaged: Path, publication: Publication) -> None:
+    try:
+        model = _load_pyfunc(packaged, "cpu")
+        answer = model.predict(pd.DataFrame({INPUT_COLUMN: publication.examples}, dtype="object"))
+    except Exception as error:
+        # Whatever the travelling code raises, the version must not come to be.
+        raise StorageError(
+            f"the packaged {publication.variant!r} of {publication.name!r} does not predict "
+            f"({type(error).__name__}: {_first_line(error)}); nothing was registered."
+        ) from error
+    if len(answer) != len(publication.examples):
+        raise StorageError(
+            f"the packaged {publication.variant!r} of {publication.name!r} gave {len(answer)} "
+            f"answers to {len(publication.examples)} examples; nothing was registered."
+        )
+
+
+def _save_pyfunc(**settings: Any) -> None:
+    with warnings.catch_warnings():
+        # MLflow compares frames in a way that pandas 3 calls outdated; nothing we could change.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        mlflow.pyfunc.save_model(**settings)
+
+
+def _load_pyfunc(directory: Path, device: str) -> PyFuncModel:
+    with _mlflow_globals:
+        model: PyFuncModel = mlflow.pyfunc.load_model(
+            str(directory), model_config={"device": device}
+        )
+        return model
+
+
+def _check_package(directory: Path, info: VersionInfo) -> None:
+    """Whether weights and code are those that were published."""
+    artifacts = directory / "artifacts"
+    content = read_checkpoint(artifacts / "checkpoint")
+    weights = checkpoint_digest(content.config, content.weights, content.vocabularies)
+    code = source_digest(artifacts / "pipeline")
+    for what, found, key in (("weights", weights, "checkpoint"), ("code", code, "code")):
+        if found != info.tags.get(key):
+            raise StorageError(
+                f"the {what} of {_label(info)} in {directory} are not those that were published; "
+                "promote another version and publish this one again."
+            )
+
+
+def _signature(publication: Publication) -> ModelSignature:
+    candidate = Object([Property("text", DataType.string), Property("score", DataType.double)])
+    return ModelSignature(
+        inputs=ModelSchema([ColSpec(DataType.string, INPUT_COLUMN)]),
+        outputs=ModelSchema(
+            [
+                ColSpec(DataType.string, PREDICTION_COLUMN),
+                ColSpec(Array(candidate), CANDIDATES_COLUMN),
+            ]
+        ),
+        params=ParamSchema(
+            [
+                ParamSpec(name, kind, default)
+                for name, (kind, default) in publication.parameters.items()
+            ]
+        ),
+    )
+
+
+def _description(
+    publication: Publication, experiment: Experiment, run: Run, model: LoggedModel
+) -> str:
+    """The version's page. Its first line is all that MLflow's table of versions shows."""
+    number = experiment.experiment_id
+    links = (
+        f"[run](#/experiments/{number}/runs/{run.info.run_id}?{_WORKFLOW})"
+        f" · [model](#/experiments/{number}/models/{model.model_id}?{_WORKFLOW})"
+        f" · [leaderboard]({_leaderboard_link(experiment)})"
+    )
+    facts = f"{publication.problem} · {publication.variant}"
+    parts = (publication.headline, facts, publication.description.strip(), links)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _leaderboard_link(experiment: Experiment) -> str:
+    return f"#/experiments/{experiment.experiment_id}/runs?{_WORKFLOW}&viewStateShareKey={_VIEW}"
+
+
+def _leaderboard_view(publication: Publication) -> str:
+    """A saved view of the table of runs: scores as columns, the best on top.
+
+    MLflow keeps shared views as experiment tags in this form; it does not document it.
+    """
+    scores = sorted(publication.scores, key=lambda name: (_group(name) != "test", name))
+    ranked_by = publication.ranked_by or next(iter(scores), "")
+    names = [ranked_by, *(name for name in scores if name != ranked_by)] if scores else []
+    metrics = [f"metrics.`{_fit_key(name)}`" for name in names]
+    # `1` is the check box, `runDateAndNestInfo` the column Created.
+    facts = ["1", "attributes.`Run Name`", "runDateAndNestInfo", "duration", "attributes.`Models`"]
+    tags = ["tags.`version`", "tags.`champion`"]
+    state = {
+        "searchFilter": "",
+        "orderByKey": metrics[0] if metrics else "attributes.start_time",
+        "orderByAsc": bool(metrics) and not publication.greater_is_better,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": ["attributes.`Models`", *tags, *metrics],
+        "columnOrder": [*facts, *tags, *metrics],
+        "columnWidths": {name: max(110, 7 * len(name) - 20) for name in metrics},
+        "runsHiddenMode": "FIRST_10_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {
+            "xAxisKey": "step",
+            "lineSmoothness": 0,
+            "selectedXAxisMetricKey": "",
+        },
+    }
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+
+
+def _view_state(tag: str | None) -> str | None:
+    return None if tag is None else json.loads(tag).get("state")
+
+
+def _history_metrics(publication: Publication) -> list[Metric]:
+    """One point for each metric and epoch.
+
+    Where final scores bear the same first word, a curve goes under `epoch/`: MLflow would otherwise
+    take the last epoch for the final score, and draw both in one chart.
+    """
+    final = {_group(name) for name in publication.scores}
+    return [
+        Metric(
+            _fit_key(f"epoch/{name}" if _group(name) in final else name),
+            float(value),
+            int(entry["timestamp_ms"]),
+            int(entry["epoch"]),
+        )
+        for entry in publication.history
+        for name, value in entry["metrics"].items()
+        if math.isfinite(value)
+    ]
+
+
+def _first_timestamp(publication: Publication) -> int | None:
+    times = [int(entry["timestamp_ms"]) for entry in publication.history]
+    if publication.started_ms is not None:
+        times.append(publication.started_ms)
+    return min(times, default=None)
+
+
+def _last_timestamp(publication: Publication) -> int | None:
+    return max((int(entry["timestamp_ms"]) for entry in publication.history), default=None)
+
+
+def _dataset_input(info: DatasetInfo) -> DatasetInput:
+    profile = {"digest": info.digest, **info.profile}
+    if info.uri:
+        profile["uri"] = info.uri
+    return DatasetInput(
+        Dataset(
+            name=info.name,
+            digest=_short(info.digest),
+            source_type="warehouse",
+            source=json.dumps({"uri": info.uri}),
+            profile=json.dumps(profile, ensure_ascii=False),
+        ),
+        [InputTag("mlflow.data.context", info.context)],
+    )
+
+
+def _version_info(version: ModelVersion, run: Run | None, aliases: dict[str, int]) -> VersionInfo:
+    number = int(version.version)
+    own = tuple(sorted(alias for alias, one in aliases.items() if one == number))
+    description = version.description or ""
+    tags = {} if run is None else dict(run.data.tags)
+    tags |= version.tags
+    return VersionInfo(
+        name=version.name,
+        version=number,
+        variant=tags.get("variant", ""),
+        problem=tags.get("problem", ""),
+        headline=description.partition("\n")[0],
+        champion=CHAMPION in own,
+        aliases=own,
+        metrics=dict(run.data.metrics) if run else {},
+        params=dict(run.data.params) if run else {},
+        tags={key: value for key, value in tags.items() if not key.startswith("mlflow.")},
+        description=description,
+        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        run_id=str(version.run_id),
+        model_id=_model_id(version),
+    )
+
+
+def _model_id(version: ModelVersion) -> str:
+    # The version's own field for it stays empty outside of Databricks.
+    return str(version.source).removeprefix("models:/")
+
+
+def _nothing_published(name: str, names: list[str]) -> StorageError:
+    known = f"there are {', '.join(names)}" if names else "nothing was published yet"
+    return StorageError(f"there is no registered model {name!r}; {known}.")
+
+
+def _label(info: VersionInfo) -> str:
+    return f"{info.name!r} version {info.version}"
+
+
+def _group(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _short(digest: str) -> str:
+    return digest[:12]
+
+
+def _fit_key(name: str) -> str:
+    return _UNFIT_KEY_CHARACTERS.sub("_", name)[:250]
+
+
+def _fit_param(value: str | bool | int | float) -> str:
+    text = str(value)
+    mark = " … (cut)"
+    return text if len(text) <= _LONGEST_PARAM else text[: _LONGEST_PARAM - len(mark)] + mark
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _first_line(error: Exception) -> str:
+    return _one_line(str(error).strip().partition("\n")[0]).rstrip(".")
+
+
+def _quoted(name: str) -> str:
+    # MLflow's filters know no escape; either quote works as long as the name has not both.
+    return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def _sqlite_uri(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _local_path(location: str) -> Path | None:
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(location) if parts.scheme == "" else None
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

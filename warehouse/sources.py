@@ -1,0 +1,493 @@
+"""Sources: where data comes from, as blocks of whole lines.
+
+A source is a file of one of these formats, by the end of its name, plain or compressed (`.gz`,
+`.zst`):
+
+- `.jsonl`, `.ndjson`, `.json`: one JSON object a line;
+- `.txt`, `.tsv`: columns separated by tabs, without a header and without quoting;
+- `.csv`: a header, commas, quotes (RFC 4180);
+- `.parquet`: one record a row.
+
+All of them come out as lines of JSON, so that whoever reads them needs to know one format. A file
+is read as a stream in bounded memory, and its bytes are compared with the digest that it was found
+under: what changes while it is read is refused.
+"""
+
+import csv
+import glob
+import hashlib
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from pydantic import BaseModel
+
+from warehouse.errors import StorageError
+
+BLOCK_BYTES = 1 << 20
+MAX_LINE_BYTES = 64 << 20
+MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
+FREE_EXPANSION_BYTES = 64 << 20  # ... once it has unpacked to this much
+
+_LINES, _TABS, _CSV, _PARQUET = "json lines", "tabs", "csv", "parquet"
+_FORMATS = {
+    ".jsonl": _LINES,
+    ".ndjson": _LINES,
+    ".json": _LINES,
+    ".txt": _TABS,
+    ".tsv": _TABS,
+    ".csv": _CSV,
+    ".parquet": _PARQUET,
+}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_MAGICS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PAR1": "parquet",
+}
+_ENCODINGS = {  # the longer marks first
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"{\x00": "UTF-16 or UTF-32",
+    b"\x00{": "UTF-16",
+    b"\x00\x00\x00{": "UTF-32",
+}
+_BOM = b"\xef\xbb\xbf"
+
+
+class SourceFile(BaseModel, frozen=True):
+    """A file to read: its address as given, the sha256 (hex) and the number of its bytes."""
+
+    address: str
+    digest: str
+    num_bytes: int
+
+    def cache_digest(self) -> str:
+        """The identity of what is read from it, wherever it lies."""
+        return f"{_format_of(self.address)} {_compression_of(self.address)} {self.digest}"
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
+def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
+    """Every file that the addresses name, sorted by address, each once.
+
+    An address is a path, a pattern (`data/*.jsonl`), a folder (all files of a known format below
+    it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`).
+
+    Raises:
+        StorageError: an address names nothing, or something that is no file of a known format or
+            cannot be read.
+    """
+    if not addresses:
+        raise StorageError("There is no source to read: name at least one file.")
+    found = {file for address in addresses for file in _expand(address)}
+    return [_source_file(address) for address in sorted(found)]
+
+
+def _expand(address: str) -> list[str]:
+    if "\0" in address or not address:
+        raise StorageError(f"{printable(address)} is not an address: name a file.")
+    if "://" in address:
+        return _expand_remote(address)
+    if os.path.isdir(address):
+        found = _files_below(address)
+        if not found:
+            raise StorageError(
+                f"The folder {printable(address)} holds no file to read: {_known_formats()}."
+            )
+        return found
+    if not os.path.lexists(address) and glob.has_magic(address):
+        found = [path for path in glob.glob(address, recursive=True) if not os.path.isdir(path)]
+        if not found:
+            raise StorageError(f"No file matches {printable(address)}: correct the pattern.")
+        return found
+    return [address]
+
+
+def _files_below(folder: str) -> list[str]:
+    found: list[str] = []
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        visible = [name for name in names if not name.startswith(".")]
+        found += [os.path.join(place, name) for name in visible if _is_known(name)]
+    return found
+
+
+def _expand_remote(address: str) -> list[str]:
+    with _reading(address):
+        system, path = fsspec.url_to_fs(address)
+        scheme = address.partition("://")[0]
+        if glob.has_magic(path) and not system.exists(path):
+            found = [name for name in system.glob(path) if not system.isdir(name)]
+        elif system.isdir(path):
+            found = [name for name in system.find(path) if _is_known(name)]
+        else:
+            return [address]
+        if not found:
+            raise StorageError(f"No file matches {printable(address)}: correct the address.")
+        return [f"{scheme}://{str(name).removeprefix(f'{scheme}://')}" for name in found]
+
+
+def _source_file(address: str) -> SourceFile:
+    if address != address.encode(errors="replace").decode():
+        raise StorageError(f"The name of {printable(address)} is not UTF-8: rename the file.")
+    _format_of(address)
+    digest = hashlib.sha256()
+    num_bytes = 0
+    with _reading(address), _open(address) as file:
+        while chunk := file.read(BLOCK_BYTES):
+            digest.update(chunk)
+            num_bytes += len(chunk)
+    return SourceFile(address=address, digest=digest.hexdigest(), num_bytes=num_bytes)
+
+
+def _open(address: str) -> BinaryIO:
+    if "://" in address:
+        remote: BinaryIO = fsspec.open(address, "rb").open()
+        return remote
+    # Opening a pipe waits for whoever writes to it, so look before.
+    if not stat.S_ISREG(os.stat(address).st_mode):
+        raise StorageError(f"{printable(address)} is not a regular file: name one.")
+    return Path(address).open("rb")
+
+
+def _is_known(name: str) -> bool:
+    return os.path.splitext(_without_compression(name))[1].lower() in _FORMATS
+
+
+def _without_compression(address: str) -> str:
+    return os.path.splitext(address)[0] if _compression_of(address) else address
+
+
+def _compression_of(address: str) -> str:
+    return _COMPRESSIONS.get(os.path.splitext(address)[1].lower(), "")
+
+
+def _format_of(address: str) -> str:
+    form = _FORMATS.get(os.path.splitext(_without_compression(address))[1].lower())
+    if form is None or (form == _PARQUET and _compression_of(address)):
+        raise StorageError(
+            f"{printable(address)} is not a file that can be read: {_known_formats()}."
+        )
+    return form
+
+
+def _known_formats() -> str:
+    return f"names end in {', '.join(_FORMATS)}, with or without {' or '.join(_COMPRESSIONS)}"
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def blocks(
+    source: SourceFile,
+    columns: Sequence[str] = ("source", "target"),
+    block_bytes: int = BLOCK_BYTES,
+) -> Iterator[tuple[bytes, int]]:
+    """The file as blocks of whole lines of JSON, each with the number of its first line, from 1.
+
+    A line keeps the number that it has in the file; what takes several lines there (a quoted field
+    of a `.csv`) is followed by blank ones. In a `.parquet` a row counts as a line.
+
+    Args:
+        source: what `find_sources` found.
+        columns: the names of the columns of a file without a header, in order; more are ignored.
+        block_bytes: about the size of a block, before it is made to end with a line.
+
+    Raises:
+        StorageError: the file is empty, damaged, cut short, in another encoding than UTF-8,
+            unpacks to too much, has a line over 64 MiB, or is not what it was when it was found.
+    """
+    address = source.address
+    with _reading(address):
+        form = _format_of(address)
+        if form == _PARQUET:
+            yield from _parquet_blocks(source, block_bytes)
+            return
+        with _open(address) as file:
+            stream = _decoded(_chunks(file, source, block_bytes), address)
+            lines = _line_blocks(stream, address, block_bytes)
+            if form == _LINES:
+                yield from _refusing_arrays(lines, address)
+            elif form == _TABS:
+                yield from _tab_blocks(lines, columns)
+            else:
+                yield from _csv_blocks(lines, address, block_bytes)
+
+
+def _chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
+    """The bytes of the file; at its end they must be those that the source was named by."""
+    digest = hashlib.sha256()
+    empty = True
+    while chunk := file.read(chunk_bytes):
+        digest.update(chunk)
+        empty = False
+        yield chunk
+    if empty:
+        raise StorageError(f"{printable(source.address)} is empty: there is nothing to read.")
+    if digest.hexdigest() != source.digest:
+        raise StorageError(
+            f"{printable(source.address)} was changed while it was read: read it again."
+        )
+
+
+def _decoded(chunks: Iterator[bytes], address: str) -> Iterator[bytes]:
+    """The bytes of the text: unpacked if its name says so, without a mark of the encoding."""
+    wanted = _compression_of(address)
+    chunks = _with_head(chunks)
+    first = next(chunks)
+    found = next((name for magic, name in _MAGICS.items() if first.startswith(magic)), "")
+    if wanted and found != wanted:
+        raise StorageError(f"{printable(address)} is not {wanted}, as its name says: rename it.")
+    if found and not wanted:
+        raise StorageError(
+            f"{printable(address)} is a {found} file under another name: rename it or unpack it."
+        )
+    if wanted:
+        text = _with_head(_unpacked(_followed_by(first, chunks), wanted, address))
+        first = next(text, b"")
+    else:
+        text = chunks
+    for mark, encoding in _ENCODINGS.items():
+        if first.startswith(mark):
+            raise StorageError(f"{printable(address)} is {encoding}: convert it to UTF-8.")
+    yield first.removeprefix(_BOM)
+    yield from text
+
+
+def _followed_by(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _with_head(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes; the first chunk is long enough to tell what they are."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= 8:
+            yield head
+            break
+    else:
+        if head:
+            yield head
+    yield from chunks
+
+
+class _Unpacker(Protocol):
+    def decompress(self, data: bytes) -> bytes: ...
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+
+# So little at a time, because a byte may unpack to a thousand of gzip and to 32,768 of zstd.
+_UNPACK_BYTES = {"gzip": 16 << 10, "zstd": 1 << 10}
+
+
+def _new_unpacker(compression: str) -> _Unpacker:
+    if compression == "gzip":
+        return zlib.decompressobj(wbits=31)
+    unpacker: _Unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    return unpacker
+
+
+def _unpacked(chunks: Iterable[bytes], compression: str, address: str) -> Iterator[bytes]:
+    """The content of all members of a gzip file or all frames of a zstd file."""
+    step = _UNPACK_BYTES[compression]
+    unpacker: _Unpacker | None = None
+    num_packed = num_unpacked = 0
+    for chunk in chunks:
+        for begin in range(0, len(chunk), step):
+            piece = chunk[begin : begin + step]
+            num_packed += len(piece)
+            while piece:
+                if unpacker is None:
+                    if compression == "gzip" and not (piece := piece.lstrip(b"\0")):
+                        break  # gzip files may be padded
+                    unpacker = _new_unpacker(compression)
+                try:
+                    text = unpacker.decompress(piece)
+                except (zlib.error, zstandard.ZstdError) as error:
+                    raise StorageError(
+                        f"{printable(address)} is damaged ({error}): fetch it again."
+                    ) from error
+                piece = b""
+                if unpacker.eof:
+                    piece, unpacker = unpacker.unused_data, None
+                num_unpacked += len(text)
+                if num_unpacked > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * num_packed):
+                    raise StorageError(
+                        f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
+                        " as no text does: unpack it yourself if it is sound."
+                    )
+                if text:
+                    yield text
+    if unpacker is not None:
+        raise StorageError(f"{printable(address)} is cut short: fetch it again.")
+
+
+def _line_blocks(
+    chunks: Iterable[bytes], address: str, block_bytes: int
+) -> Iterator[tuple[bytes, int]]:
+    """Blocks that end with a line, of about `block_bytes`, and the number of their first line."""
+    line = 1
+    waiting: list[bytes] = []
+    num_waiting = 0
+    for chunk in chunks:
+        end = chunk.rfind(b"\n") + 1
+        if end and num_waiting + end >= block_bytes // 2:
+            block = b"".join([*waiting, chunk[:end]])
+            yield block, line
+            line += block.count(b"\n")
+            waiting, num_waiting = [], 0
+            chunk = chunk[end:]
+        waiting.append(chunk)
+        num_waiting += len(chunk)
+        if num_waiting > block_bytes + MAX_LINE_BYTES:
+            raise StorageError(
+                f"{printable(address)} has a line over {MAX_LINE_BYTES >> 20} MiB near line {line}:"
+                " cut it."
+            )
+    if num_waiting:
+        yield b"".join(waiting), line
+
+
+def _refusing_arrays(
+    lines: Iterable[tuple[bytes, int]], address: str
+) -> Iterator[tuple[bytes, int]]:
+    for block, line in lines:
+        if line == 1 and block.lstrip()[:1] == b"[" and block.lstrip()[1:].lstrip()[:1] == b"{":
+            raise StorageError(
+                f"{printable(address)} is one JSON array: write one object a line instead."
+            )
+        yield block, line
+
+
+def _tab_blocks(
+    lines: Iterable[tuple[bytes, int]], columns: Sequence[str]
+) -> Iterator[tuple[bytes, int]]:
+    def as_json(line: bytes) -> bytes:
+        if not line.strip():
+            return b""
+        try:
+            values = line.removesuffix(b"\r").decode().split("\t")
+        except UnicodeDecodeError:
+            return line  # whoever reads it will say what is wrong with it
+        return orjson.dumps(dict(zip(columns, values, strict=False)))
+
+    for block, line in lines:
+        yield b"\n".join(map(as_json, block.split(b"\n"))), line
+
+
+def _csv_blocks(
+    lines: Iterable[tuple[bytes, int]], address: str, block_bytes: int
+) -> Iterator[tuple[bytes, int]]:
+    def decoded() -> Iterator[str]:
+        for block, first in lines:
+            try:
+                yield from io.StringIO(block.decode(), newline="\n")
+            except UnicodeDecodeError as error:
+                number = first + block.count(b"\n", 0, error.start)
+                raise StorageError(
+                    f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
+                ) from None
+
+    rows = csv.reader(decoded(), strict=True)
+    waiting: list[bytes] = []
+    num_waiting = 0
+    first = 2
+    try:
+        header = next(rows, None)
+        if header is None or not any(header):
+            raise StorageError(f"{printable(address)} has no header: name the columns in line 1.")
+        if len(set(header)) < len(header):
+            raise StorageError(f"{printable(address)} names a column twice: correct the header.")
+        first = end = rows.line_num + 1
+        for row in rows:
+            if row and len(row) != len(header):
+                # Not an object, so that it is rejected; which column is wrong cannot be known.
+                text = orjson.dumps(row)
+            else:
+                text = orjson.dumps(dict(zip(header, row, strict=True))) if row else b""
+            waiting.append(text + b"\n" * (rows.line_num + 1 - end))
+            num_waiting += len(waiting[-1])
+            end = rows.line_num + 1
+            if num_waiting >= block_bytes:
+                yield b"".join(waiting), first
+                waiting, num_waiting, first = [], 0, end
+    except csv.Error as error:
+        raise StorageError(
+            f"{printable(address)} is not CSV near line {rows.line_num} ({error}): correct it."
+        ) from None
+    if waiting:
+        yield b"".join(waiting), first
+
+
+def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
+    address = source.address
+    with _open(address) as file:
+        for _ in _chunks(file, source, block_bytes):
+            pass
+        file.seek(0)
+        line = 1
+        try:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=1_000):
+                yield b"\n".join(map(orjson.dumps, batch.to_pylist())), line
+                line += batch.num_rows
+        except (pa.ArrowException, OSError, TypeError) as error:
+            raise StorageError(
+                f"{printable(address)} is not sound Parquet ({_one_line(error)}): write it again."
+            ) from error
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(address: str) -> Iterator[None]:
+    """What goes wrong with a file, as one sentence that names it."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError:
+        raise StorageError(f"{printable(address)} does not exist: correct the address.") from None
+    except PermissionError:
+        raise StorageError(
+            f"{printable(address)} may not be read: change its permissions."
+        ) from None
+    except (OSError, ValueError, ImportError) as error:
+        raise StorageError(
+            f"{printable(address)} cannot be read ({_one_line(error)}): correct the address."
+        ) from error
+
+
+def printable(address: str) -> str:
+    """An address, safe to print."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in address[:500])
+
+
+def _one_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
