@@ -54,7 +54,7 @@ def test_the_repository_s_catalogue() -> None:
     assert slugs == [f"{name}-nightly" for name in list(found.deployments)[1:]]
     assert found.parameters_of("next-word")["sources"] == ["inbox/dialogues/*.jsonl*"]
     found.parameters_of("demo")["training"]["num_epochs"] = 99
-    assert found.parameters_of("demo")["training"]["num_epochs"] == 5
+    assert found.parameters_of("demo")["training"]["num_epochs"] == 3
 
 
 @pytest.mark.parametrize("name", list(catalogue().deployments))

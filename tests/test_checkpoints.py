@@ -77,9 +77,7 @@ def test_the_digest_is_of_the_content_alone(store: Checkpoints, tmp_path: Path) 
         store.save({**CONFIG, "dropout": 0.2}, weights(), VOCABULARIES, HISTORY).digest,
         store.save(CONFIG, weights(1), VOCABULARIES, HISTORY).digest,
         store.save(CONFIG, weights(), {"vocabulary": "[]"}, HISTORY).digest,
-        store.save(
-            CONFIG, {**weights(), "empty": torch.zeros(4, 0)}, VOCABULARIES, HISTORY
-        ).digest,
+        store.save(CONFIG, {**weights(), "empty": torch.zeros(4, 0)}, VOCABULARIES, HISTORY).digest,
     }
     assert len(others | {ref.digest}) == 5
 

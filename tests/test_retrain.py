@@ -1,0 +1,344 @@
+"""The whole chain in one process: what is redone and what is not, who wins, what survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import code_digest
+from flows.catalogue import SAMPLES
+from flows.learn import score, train
+from flows.prepare import tokenize
+from flows.retrain import RetrainReport, retrain
+from pipeline.errors import InputError
+from pipeline.problems import LanguageModel, NextWord, Seq2Seq
+from pipeline.recurrent import NetworkConfig
+from pipeline.records import RecordsConfig
+from pipeline.text import TextConfig
+from pipeline.training import TrainingConfig
+from pipeline.vocabulary import VocabularyConfig
+from warehouse.registry import Registry
+
+Run = Callable[..., RetrainReport]
+
+
+def sample_lines(name: str, first: int, last: int) -> str:
+    lines = (SAMPLES / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(lines[first:last])
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "monday.jsonl").write_text(sample_lines("dialogues.jsonl", 0, 40), encoding="utf-8")
+    (folder / "tuesday.jsonl").write_text(
+        sample_lines("dialogues.jsonl", 40, 70), encoding="utf-8"
+    )
+    return folder
+
+
+SETTINGS: dict[str, Any] = {
+    "name": "words",
+    "problem": NextWord(window=3),
+    "variants": ["gru"],
+    "network": NetworkConfig(8, 12, 0.1),
+    "training": TrainingConfig(num_epochs=2, learning_rate=0.01),
+    "text": TextConfig(unit="char"),
+}
+
+
+@pytest.fixture
+def run(inbox: Path, warehouse: Path) -> Run:
+    def call(**changes: Any) -> RetrainReport:
+        settings = {"sources": [str(inbox)], "warehouse": str(warehouse), **SETTINGS, **changes}
+        report: RetrainReport = retrain.fn(**settings)
+        return report
+
+    return call
+
+
+def states(report: RetrainReport) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for step in report.steps:
+        found.setdefault(step.task, set()).add(step.state)
+    return found
+
+
+def redone(report: RetrainReport) -> set[str]:
+    return {task for task, found in states(report).items() if "Completed" in found}
+
+
+def test_a_second_run_does_nothing_and_registers_nothing(run: Run, warehouse: Path) -> None:
+    first = run(variants=["gru", "rnn_tanh"])
+    assert redone(first) == {
+        "ingest_file", "tokenize", "divide", "build_vocabulary", "encode", "train", "score",
+    }  # fmt: skip
+    second = run(variants=["gru", "rnn_tanh"])
+    assert redone(second) == set()
+    assert [one.version for one in second.variants] == [one.version for one in first.variants]
+    assert not any(one.new for one in second.variants)
+    assert len(Registry(warehouse).versions("words")) == 2
+    assert second.champion == first.champion
+
+
+def test_another_way_to_score_trains_nothing(run: Run) -> None:
+    first = run()
+    changed = run(overrides={"evaluation.num_samples": 3})
+    assert redone(changed) == {"score"}
+    assert [one.version for one in changed.variants] == [one.version for one in first.variants]
+
+
+def test_another_vocabulary_size_cuts_nothing_again(run: Run) -> None:
+    run()
+    changed = run(vocabulary=VocabularyConfig(max_size=100))
+    assert states(changed)["tokenize"] == states(changed)["ingest_file"] == {"Cached"}
+    assert {"build_vocabulary", "encode", "train"} <= redone(changed)
+
+
+def test_a_new_file_costs_the_cutting_of_that_file(run: Run, inbox: Path) -> None:
+    run()
+    (inbox / "wednesday.jsonl").write_text(
+        sample_lines("dialogues.jsonl", 70, 90), encoding="utf-8"
+    )
+    changed = run()
+    for task in ("ingest_file", "tokenize"):
+        found = [step.state for step in changed.steps if step.task == task]
+        assert sorted(found) == ["Cached", "Cached", "Completed"]
+
+
+def test_one_more_variant_trains_that_variant(run: Run) -> None:
+    run()
+    changed = run(variants=["gru", "lstm"])
+    found = {step.label: step.state for step in changed.steps if step.task == "train"}
+    assert found == {"gru": "Cached", "lstm": "Completed"}
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Adds a statement to a module, as far as the cache keys can see."""
+    sources = dict(code_digest.first_party_sources())
+
+    def edit(module: str) -> None:
+        source = sources[module]
+        text = source.text + "\n_EDITED = True\n"
+        monkeypatch.setattr(
+            code_digest,
+            "first_party_sources",
+            lambda: {**sources, module: replace(source, text=text)},
+        )
+        _forget()
+
+    def _forget() -> None:
+        for function in vars(code_digest).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+
+    yield edit
+    monkeypatch.undo()
+    _forget()
+
+
+@pytest.mark.parametrize(
+    ("module", "reached"),
+    [
+        ("pipeline.metrics", {"score"}),
+        ("pipeline.search", {"score"}),
+        ("pipeline.evaluation", {"score"}),
+        ("pipeline.prediction", {"score"}),
+        ("pipeline.problems.next_word", {"train", "score"}),
+        ("pipeline.problems.seq2seq", {"score"}),
+        ("pipeline.training", {"train", "score"}),
+        ("pipeline.recurrent", {"train", "score"}),
+        ("pipeline.text", {"tokenize", "score"}),
+        ("warehouse.registry", set()),
+        ("flows.publish", set()),
+    ],
+)
+def test_a_changed_module_is_felt_where_it_is_reached(
+    edited: Callable[[str], None], module: str, reached: set[str]
+) -> None:
+    inputs = {"problem": NextWord()}
+    tasks = {"tokenize": tokenize, "train": train, "score": score}
+
+    def digests() -> dict[str, str]:
+        return {
+            name: code_digest.code_digest(
+                task.fn, task.cache_policy.also(inputs) if task.cache_policy.also else ()
+            )
+            for name, task in tasks.items()
+        }
+
+    before = digests()
+    edited(module)
+    after = digests()
+    assert {name for name in tasks if before[name] != after[name]} == reached
+
+
+def test_the_same_data_makes_the_same_model_anywhere(run: Run, tmp_path: Path) -> None:
+    here = run()
+    there = run(warehouse=str(tmp_path / "elsewhere"))
+    assert here.ingest.snapshot.id == there.ingest.snapshot.id
+    digests = [
+        {path.name for path in (root / "checkpoints").iterdir() if not path.name.startswith(".")}
+        for root in (tmp_path / "warehouse", tmp_path / "elsewhere")
+    ]
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == 1
+
+
+def test_the_champion_is_the_best_on_validation_and_says_why(run: Run, warehouse: Path) -> None:
+    report = run(variants=["gru", "rnn_relu"])
+    best = min(report.variants, key=lambda one: one.metrics["valid/bits_per_character"])
+    assert report.champion == best.version
+    assert best.variant in report.reason
+    assert "There was no champion before" in report.reason
+    champion = Registry(warehouse).champion("words")
+    assert champion is not None
+    assert champion.version == best.version
+    assert report.reason in champion.description
+
+
+def test_a_better_challenger_takes_over_and_an_equal_one_does_not(
+    run: Run, warehouse: Path
+) -> None:
+    first = run()
+    hardly = run(training=TrainingConfig(num_epochs=2, learning_rate=0.0099))
+    assert hardly.champion == first.champion
+    assert "it stays" in hardly.reason
+    better = run(training=TrainingConfig(num_epochs=8, learning_rate=0.02))
+    assert better.champion == better.variants[0].version != first.champion
+    assert "paired bootstrap, p = 0.001" in better.reason
+    back = Registry(warehouse).rollback("words")
+    assert back.version == first.champion
+
+
+def test_a_champion_with_another_cut_of_the_text_is_compared_all_the_same(run: Run) -> None:
+    first = run()
+    changed = run(
+        text=TextConfig(unit="char", lowercase=True),
+        training=TrainingConfig(num_epochs=8, learning_rate=0.02),
+    )
+    assert [step.label for step in changed.steps if step.task == "score"][-1] == "champion valid"
+    assert changed.champion != first.champion
+
+
+def test_a_variant_that_breaks_down_does_not_cost_the_others(run: Run) -> None:
+    report = run(
+        variants=["gru", "rnn_relu"],
+        training=TrainingConfig(
+            num_epochs=1, optimizer="sgd", learning_rate=1e25, clip_norm=None, seed=3
+        ),
+    )
+    failed = {one.variant: one.failure for one in report.variants}
+    assert "diverged" in failed["rnn_relu"]
+    assert failed["gru"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"problem": LanguageModel(), "variants": ["gru", "bilstm"]}, "bidirectional"),
+        ({"variants": ["gru", "transformer"]}, "unknown variant 'transformer'"),
+        ({"variants": []}, "variants is empty"),
+        ({"device": "abacus"}, "auto, cpu, cuda"),
+        ({"records": RecordsConfig(kind="pairs")}, "learns from running text"),
+        ({"overrides": {"training.epochs": 3}}, "num_epochs"),
+        ({"overrides": {"network.hidden_size": 0}}, "hidden_size"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(
+    run: Run, warehouse: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(**changes)
+    assert list(warehouse.iterdir()) == []
+
+
+def test_translation_with_and_without_attention(run: Run, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(sample_lines("pairs.jsonl", 0, 120), encoding="utf-8")
+    report = run(
+        name="translate",
+        problem=Seq2Seq(),
+        sources=[str(pairs)],
+        variants=["gru", "bigru-attention"],
+        records=RecordsConfig(kind="pairs", fields={"source": "zh", "target": "en"}),
+        target_text=TextConfig(language="en"),
+    )
+    for one in report.variants:
+        assert {"test/bleu", "test/bleu_greedy", "test/chrf", "test/perplexity"} <= set(one.metrics)
+    assert len(report.vocabularies) == 2
+
+
+def test_replies_are_learnt_from_dialogues(run: Run) -> None:
+    report = run(name="reply", problem=Seq2Seq())
+    assert report.splits.train.num_rows > 100
+    assert report.variants[0].metrics["test/perplexity"] > 1
+
+
+def test_a_language_model_of_characters(run: Run) -> None:
+    report = run(name="language", problem=LanguageModel(bptt=20))
+    metrics = report.variants[0].metrics
+    assert metrics["test/bits_per_character"] > 1
+    assert metrics["test/unknown_rate"] < 0.2
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {root!r})
+import flows.learn
+flows.learn.SECONDS_BETWEEN_STATES = 0.0
+from tests.test_retrain import SETTINGS
+from flows.retrain import retrain
+from pipeline.training import TrainingConfig
+retrain.fn(**SETTINGS | {{
+    "sources": [{inbox!r}], "warehouse": {warehouse!r},
+    "training": TrainingConfig(num_epochs=2, learning_rate=0.01),
+}})
+"""
+
+
+def test_a_training_killed_at_any_moment_goes_on_and_ends_with_the_same_bits(
+    run: Run, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(warehouse=str(tmp_path / "undisturbed"))
+    killed = tmp_path / "killed"
+    script = KILLED.format(
+        root=str(Path(__file__).parent.parent), inbox=str(inbox), warehouse=str(killed)
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("states/*/0*4")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = list(killed.glob("states/*/*/scalars.json"))
+    assert kept
+    assert json.loads(kept[0].read_text())["step"] > 0
+
+    monkeypatch.setattr("flows.learn.SECONDS_BETWEEN_STATES", 1e9)
+    resumed = run(warehouse=str(killed))
+    names = [
+        {path.name for path in (root / "checkpoints").iterdir() if not path.name.startswith(".")}
+        for root in (tmp_path / "undisturbed", killed)
+    ]
+    assert names[0] == names[1]
+    assert whole.variants[0].metrics["test/perplexity"] == pytest.approx(
+        resumed.variants[0].metrics["test/perplexity"], rel=0, abs=0
+    )
+    assert not list(killed.glob("states/*/*")), "a finished training leaves no state"
