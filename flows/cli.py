@@ -157,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     rollback = command("rollback", _rollback, "make the previous champion the champion again")
     rollback.add_argument("name", metavar="NAME")
 
+    promote = command("promote", _promote, "make a version the champion, whatever it scored")
+    promote.add_argument("name", metavar="NAME")
+    promote.add_argument("version", metavar="VERSION", type=int)
+    promote.add_argument("--reason", default="promoted by hand", help="what the page shall say")
+
     ui = command("ui", _ui, "show runs and models in the browser")
     ui.add_argument("--port", type=int, default=5000)
 
@@ -329,6 +334,12 @@ def _predict(parsed: argparse.Namespace) -> int:
 def _rollback(parsed: argparse.Namespace) -> int:
     champion = _registry(parsed).rollback(parsed.name)
     _say(f"version {champion.version} ({champion.variant}) is the champion of {parsed.name} again")
+    return OK
+
+
+def _promote(parsed: argparse.Namespace) -> int:
+    _registry(parsed).promote(parsed.name, parsed.version, parsed.reason)
+    _say(f"version {parsed.version} is the champion of {parsed.name}")
     return OK
 
 

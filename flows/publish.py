@@ -14,7 +14,7 @@ from flows.prepare import SplitRefs, VocabularyRef
 from pipeline.metrics import METRICS, paired_bootstrap
 from pipeline.prediction import PREDICTORS
 from pipeline.problems import Problem
-from warehouse.checkpoints import CheckpointRef
+from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
 from warehouse.examples import statistics_of
 from warehouse.registry import DatasetInfo, Publication, Registry, VersionInfo
 from warehouse.tables import Tables
@@ -180,43 +180,33 @@ def decide(
         rescore: gives the champion's scores on today's validation split.
     """
     metric = METRICS[metric_name]
-    ranked = sorted(
-        candidates,
-        key=lambda one: one.scores["valid"].metrics[metric_name],
-        reverse=metric.greater_is_better,
-    )
-    best = ranked[0]
     label, form = SHOWN[metric_name]
-    shown = {one.variant: form.format(one.scores["valid"].metrics[metric_name]) for one in ranked}
-    rows = [
-        {
-            "variant": one.variant,
-            "version": str(one.version),
-            f"valid {label}": shown[one.variant],
-            **{
-                f"test {title}": layout.format(one.scores["test"].metrics[key])
-                for key, (title, layout) in SHOWN.items()
-                if key in one.scores["test"].metrics
-            },
-            "parameters": f"{one.fitted.num_parameters:,}",
-            "seconds": f"{one.fitted.seconds:.0f}",
-        }
-        for one in ranked
-    ]
-    wins = f"{best.variant} (version {best.version}) has the best validation {label}, "
-    wins += f"{shown[best.variant]}"
-    if len(ranked) > 1:
-        runner_up = ranked[1]
-        wins += f", of {len(ranked)} variants; next is {runner_up.variant} with "
-        wins += shown[runner_up.variant]
+
+    def valid(one: Candidate) -> float:
+        return one.scores["valid"].metrics[metric_name]
+
+    ranked = sorted(candidates, key=valid, reverse=metric.greater_is_better)
+    rows = [_row(one, metric_name) for one in ranked]
     champion = registry.champion(name)
-    if champion is None:
-        reason = f"{wins}. There was no champion before."
+    # What a person has taken back stays back, however well it scores.
+    withdrawn = {one.version for one in registry.versions(name) if "rolled_back" in one.tags}
+    standing = [one for one in ranked if one.version not in withdrawn]
+    if not standing:
+        reason = "Every version of this retraining was rolled back before: nothing changes."
+        return Decision(champion.version if champion else None, reason, rows)
+    best, *others = standing
+    wins = f"{best.variant} (version {best.version}) has the best validation {label}, "
+    wins += form.format(valid(best))
+    if others:
+        wins += f", of {len(standing)} variants; next is {others[0].variant} with "
+        wins += form.format(valid(others[0]))
+    if champion is None or champion.version == best.version:
+        ending = "It stays the champion." if champion else "There was no champion before."
+        reason = f"{wins}. {ending}"
         registry.promote(name, best.version, reason)
         return Decision(best.version, reason, rows)
-    if champion.version == best.version:
-        return Decision(champion.version, f"{wins}. It stays the champion.", rows)
-    held = _champion_scores(champion, candidates, rescore)
+    same = [one.scores["valid"] for one in candidates if one.version == champion.version]
+    held = same[0] if same else rescore(_checkpoint_of(champion, steps.root, registry))
     tables = Tables(steps.root)
     comparison = paired_bootstrap(
         metric,
@@ -224,36 +214,47 @@ def decide(
         statistics_of(tables.read(held.statistics), metric_name),
     )
     against = (
-        f"the champion {champion.variant} (version {champion.version}) has "
+        f"The champion, {champion.variant} (version {champion.version}), has "
         f"{form.format(comparison.champion)} on the same {comparison.num_rows} rows "
         f"(paired bootstrap, p = {comparison.p_value:.3f})"
     )
     if comparison.p_value > MAX_P_VALUE:
-        return Decision(champion.version, f"{wins}. {_capital(against)}: it stays.", rows)
-    reason = f"{wins}. {_capital(against)}."
+        return Decision(champion.version, f"{wins}. {against}: it stays.", rows)
+    reason = f"{wins}. {against}."
     registry.promote(name, best.version, reason)
     return Decision(best.version, reason, rows)
 
 
-def _champion_scores(
-    champion: VersionInfo,
-    candidates: Sequence[Candidate],
-    rescore: Callable[[CheckpointRef], ScoreReport],
-) -> ScoreReport:
-    for one in candidates:
-        if one.version == champion.version:
-            return one.scores["valid"]
-    return rescore(
-        CheckpointRef(
-            digest=champion.tags["checkpoint"],
-            path=champion.tags["checkpoint_path"],
-            num_bytes=int(champion.tags["checkpoint_bytes"]),
-        )
+def _row(one: Candidate, metric_name: str) -> dict[str, str]:
+    """A candidate's line in the report of a flow run."""
+    label, form = SHOWN[metric_name]
+    test = one.scores["test"].metrics
+    return {
+        "variant": one.variant,
+        "version": str(one.version),
+        f"valid {label}": form.format(one.scores["valid"].metrics[metric_name]),
+        **{
+            f"test {title}": layout.format(test[key])
+            for key, (title, layout) in SHOWN.items()
+            if key in test
+        },
+        "parameters": f"{one.fitted.num_parameters:,}",
+        "seconds": f"{one.fitted.seconds:.0f}",
+    }
+
+
+def _checkpoint_of(version: VersionInfo, root: Path, registry: Registry) -> CheckpointRef:
+    """The checkpoint of a version; from the registry where this warehouse has lost it."""
+    checkpoints = Checkpoints(root)
+    ref = CheckpointRef(
+        digest=version.tags["checkpoint"],
+        path=version.tags["checkpoint_path"],
+        num_bytes=int(version.tags["checkpoint_bytes"]),
     )
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    if ref.intact(root):
+        return ref
+    found = read_checkpoint(registry.checkpoint_directory(version))
+    return checkpoints.save(found.config, found.weights, found.vocabularies, found.history)
 
 
 def _param(value: Any) -> str | int | float | bool:

@@ -282,6 +282,31 @@ def test_the_same_key_registers_nothing_again(registry: Registry, root: Path) ->
     assert len(_runs(registry)) == 1
 
 
+def test_new_scores_of_the_same_model_are_shown_on_its_version(
+    registry: Registry, root: Path
+) -> None:
+    first = publication(root)
+    registry.publish(first)
+    registry.promote(NAME, 1, "the first")
+    changed = first.model_copy(
+        update={
+            "headline": "top-5 44.0% ppl 80.0",
+            "description": "- gate: scored with another beam",
+            "scores": {**first.scores, "test/perplexity": 80.0, "test/top_5": 0.44},
+            "samples": [{"prompt": "天气", "prediction": "很", "reference": "好"}],
+        }
+    )
+    for _ in range(2):
+        assert not registry.publish(changed).new
+    (info,) = registry.versions(NAME)
+    assert info.metrics["test/perplexity"] == 80.0
+    assert info.metrics["test/top_5"] == 0.44
+    assert info.headline == "top-5 44.0% ppl 80.0"
+    assert "another beam" in info.description
+    assert "+1.2 points" not in info.description
+    assert "the first" in info.description
+
+
 def test_an_alias_follows_the_newest_version_of_a_variant(registry: Registry, root: Path) -> None:
     registry.publish(publication(root, bias=1.0))
     registry.publish(publication(root, bias=2.0, variant="bilstm-2"))

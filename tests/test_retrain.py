@@ -1,7 +1,8 @@
-"""The whole chain in one process: what is redone and what is not, who wins, what survives a kill."""
+"""The whole chain in one process: what is redone, who wins, what survives a kill."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from flows.prepare import tokenize
 from flows.retrain import RetrainReport, retrain
 from pipeline.errors import InputError
 from pipeline.problems import LanguageModel, NextWord, Seq2Seq
-from pipeline.recurrent import NetworkConfig
 from pipeline.records import RecordsConfig
+from pipeline.recurrent import NetworkConfig
 from pipeline.text import TextConfig
 from pipeline.training import TrainingConfig
 from pipeline.vocabulary import VocabularyConfig
@@ -40,9 +41,7 @@ def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()
     (folder / "monday.jsonl").write_text(sample_lines("dialogues.jsonl", 0, 40), encoding="utf-8")
-    (folder / "tuesday.jsonl").write_text(
-        sample_lines("dialogues.jsonl", 40, 70), encoding="utf-8"
-    )
+    (folder / "tuesday.jsonl").write_text(sample_lines("dialogues.jsonl", 40, 70), encoding="utf-8")
     return folder
 
 
@@ -219,6 +218,17 @@ def test_a_better_challenger_takes_over_and_an_equal_one_does_not(
     assert "paired bootstrap, p = 0.001" in better.reason
     back = Registry(warehouse).rollback("words")
     assert back.version == first.champion
+    again = run(training=TrainingConfig(num_epochs=8, learning_rate=0.02))
+    assert again.champion == first.champion, "what was rolled back is not promoted again"
+
+
+def test_a_champion_whose_checkpoint_is_lost_is_scored_from_the_registry(
+    run: Run, warehouse: Path
+) -> None:
+    run()
+    shutil.rmtree(warehouse / "checkpoints")
+    better = run(training=TrainingConfig(num_epochs=8, learning_rate=0.02))
+    assert "paired bootstrap" in better.reason
 
 
 def test_a_champion_with_another_cut_of_the_text_is_compared_all_the_same(run: Run) -> None:

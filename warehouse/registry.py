@@ -13,6 +13,7 @@ leaves before that step is removed by the next publication, what it leaves after
 
 import base64
 import fcntl
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -81,6 +82,7 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _NAME = re.compile(r"[^/:\s][^/:]{0,200}")
 _VARIANT = re.compile(r"(?!v\d+$|latest$|champion$|previous_champion$)[a-z0-9_-]{1,100}")
 _UNFIT_KEY_CHARACTERS = re.compile(r"[^\w\-. :/]")
+_NOTE = "mlflow.note.content"
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 5000
 _METRICS_A_BATCH = 1000
@@ -262,8 +264,9 @@ class Registry:
     def publish(self, publication: Publication) -> Version:
         """Make a version of a checkpoint, its code, its scores and its history.
 
-        Idempotent by the publication's key. Before anything becomes visible the packaged model is
-        loaded and answers the examples.
+        Idempotent by the publication's key: a key that is there already makes no second version,
+        and where its scores have changed, the version shows the new ones. Before anything becomes
+        visible the packaged model is loaded and answers the examples.
 
         Raises StorageError when a setting cannot be used, the checkpoint is not what its digest
         says, the packaged model does not answer, or the store refuses.
@@ -276,6 +279,8 @@ class Registry:
             if version is None:
                 self._remove_halves(experiment, publication.key)
                 version = self._make_version(experiment, publication)
+            else:
+                self._score_again(version, publication)
             self._complete(experiment, version, publication)
         return Version(
             name=publication.name,
@@ -293,7 +298,8 @@ class Registry:
             code = source_digest(package)
             run = self._start_run(experiment, publication, code)
             model = self._log_model(run, publication, staging, package)
-        self._log_scores(run.info.run_id, model.model_id, publication)
+        finished_at = _last_timestamp(publication) or _now_ms()
+        self._log_scores(run.info.run_id, model.model_id, publication, finished_at)
         self._client.set_terminated(
             run.info.run_id, "FINISHED", end_time=_last_timestamp(publication)
         )
@@ -327,7 +333,8 @@ class Registry:
             "mlflow.user": "tidemill",
             "mlflow.source.name": f"retrain/{publication.name}",
             "mlflow.source.type": "JOB",
-            "mlflow.note.content": f"{publication.headline}\n\n{publication.description}".strip(),
+            "scores": _scores_digest(publication),
+            _NOTE: _note(publication),
             **publication.tags,
         }
         run = self._client.create_run(
@@ -369,7 +376,7 @@ class Registry:
             tags={
                 "key": publication.key,
                 "variant": publication.variant,
-                "mlflow.note.content": publication.headline,
+                _NOTE: publication.headline,
             },
             params={_fit_key(k): _fit_param(v) for k, v in publication.params.items()},
             model_type=publication.problem,
@@ -403,9 +410,10 @@ class Registry:
         self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=step)])
         return model
 
-    def _log_scores(self, run_id: str, model_id: str, publication: Publication) -> None:
+    def _log_scores(
+        self, run_id: str, model_id: str, publication: Publication, timestamp: int
+    ) -> None:
         datasets: dict[str, DatasetInfo] = {one.context: one for one in publication.datasets}
-        timestamp = _last_timestamp(publication) or _now_ms()
         metrics = []
         for name, value in publication.scores.items():
             if not math.isfinite(value):
@@ -425,6 +433,26 @@ class Registry:
             )
         for part in _batches(metrics, _METRICS_A_BATCH):
             self._client.log_batch(run_id, metrics=part)
+
+    def _score_again(self, version: ModelVersion, publication: Publication) -> None:
+        """Show the scores of a publication on the version that is there already.
+
+        Of two values of a metric MLflow shows the later one; the earlier stays in its history.
+        """
+        run_id = str(version.run_id)
+        tags = self._run_tags(run_id)
+        digest = _scores_digest(publication)
+        if tags.get("scores") == digest:
+            return
+        self._log_scores(run_id, _model_id(version), publication, _now_ms())
+        self._log_samples(run_id, publication.samples)
+        description = str(version.description or "")
+        written = tags.get(_NOTE, "").split("\n\n", 1)
+        for old, new in zip(written, (publication.headline, publication.description), strict=False):
+            description = description.replace(old, new.strip(), 1)
+        self._client.update_model_version(publication.name, str(version.version), description)
+        self._set_run_tag(run_id, _NOTE, _note(publication))
+        self._set_run_tag(run_id, "scores", digest)
 
     def _complete(
         self, experiment: Experiment, version: ModelVersion, publication: Publication
@@ -616,6 +644,14 @@ class Registry:
                 f"{name!r} has no champion yet; promote a version or name one to load."
             )
         return aliases[CHAMPION]
+
+    def checkpoint_directory(self, info: VersionInfo) -> Path:
+        """The checkpoint that travels with a version, on this machine.
+
+        Raises StorageError when it cannot be had.
+        """
+        with _sentence(f"the checkpoint of {_label(info)} cannot be read"):
+            return self._model_directory(info) / "artifacts" / "checkpoint"
 
     def _model_directory(self, info: VersionInfo) -> Path:
         location = self._client.get_logged_model(info.model_id).artifact_location
@@ -1001,6 +1037,15 @@ def _description(
     facts = f"{publication.problem} · {publication.variant}"
     parts = (publication.headline, facts, publication.description.strip(), links)
     return "\n\n".join(part for part in parts if part)
+
+
+def _note(publication: Publication) -> str:
+    return f"{publication.headline}\n\n{publication.description}".strip()
+
+
+def _scores_digest(publication: Publication) -> str:
+    shown = json.dumps([publication.scores, publication.samples, _note(publication)])
+    return hashlib.sha256(shown.encode()).hexdigest()[:32]
 
 
 def _leaderboard_link(experiment: Experiment) -> str:
