@@ -7,7 +7,9 @@
 #
 # Each creates the environment first where it is absent or older than what it was made from.
 # Variables: PYTHON=python3.12 the interpreter that makes the environment; VENV=path where it lies;
-#            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test.
+#            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test;
+#            MARKED="network or not network" also the test that installs a registered version's
+#            requirements into a fresh environment, which takes minutes.
 # On Linux, torch from the default package index brings several GB of CUDA libraries. To have the small
 # CPU build, install it first:  make venv INSTALL_FIRST="torch --index-url <index of CPU builds>"
 # (https://pytorch.org names that index).
@@ -16,6 +18,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= auto
 TESTS ?=
+MARKED ?= not network
 INSTALL_FIRST ?=
 
 BIN := $(VENV)/bin
@@ -32,11 +35,11 @@ endif
 .PHONY: demo test lint format bench clean venv
 
 demo: $(STAMP)
-	@$(BIN)/tidemill demo
+	@$(BIN)/tidemill retrain demo
 
 test: lint
 	@echo "tests"
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "$(MARKED)" $(TESTS)
 
 lint: $(STAMP)
 	@echo "style"

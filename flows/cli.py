@@ -119,13 +119,21 @@ def _parser() -> argparse.ArgumentParser:
 
     retrain = command("retrain", _retrain, "run a deployment of the catalogue in this process")
     retrain.add_argument("name", metavar="NAME")
-    _retrain_arguments(retrain)
-    demo = command("demo", _retrain, "retrain demo: the bundled sample")
-    demo.set_defaults(name="demo")
-    _retrain_arguments(demo)
-    for added in (retrain, demo):
-        of_catalogue(added)
-        as_json(added)
+    retrain.add_argument(
+        "--source", nargs="+", action="extend", metavar="PATH_OR_GLOB", help="instead of its own"
+    )
+    retrain.add_argument("--variants", metavar="A,B", help="for example lstm,gru-2,bilstm")
+    retrain.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="KEY=VALUE",
+        default=[],
+        help="for example training.num_epochs=5",
+    )
+    retrain.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    of_catalogue(retrain)
+    as_json(retrain)
 
     ingest = command("ingest", _ingest, "check and store the sources of a deployment, no training")
     ingest.add_argument("name", metavar="NAME")
@@ -173,22 +181,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _retrain_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source", nargs="+", action="extend", metavar="PATH_OR_GLOB", help="instead of its own"
-    )
-    parser.add_argument("--variants", metavar="A,B", help="for example lstm,gru-2,bilstm")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        metavar="KEY=VALUE",
-        default=[],
-        help="for example training.num_epochs=5",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
-
-
 # --- commands -------------------------------------------------------------------------------------
 
 
@@ -211,8 +203,7 @@ def _retrain(parsed: argparse.Namespace) -> int:
     if parsed.json:
         _print_json(report.model_dump(mode="json"))
     else:
-        _print_rows(_leaderboard_rows(_registry(parsed), report.name))
-        _say(report.reason)
+        _print_leaderboard(_registry(parsed), report.name, report.reason)
     return OK
 
 
@@ -291,13 +282,14 @@ def _quarantine(parsed: argparse.Namespace) -> int:
 
 
 def _leaderboard(parsed: argparse.Namespace) -> int:
-    rows = _leaderboard_rows(_registry(parsed), parsed.name)
+    registry = _registry(parsed)
+    rows = _leaderboard_rows(registry, parsed.name)
     if not rows:
         raise InputError(f"{parsed.name} has no versions: run tidemill retrain {parsed.name}")
     if parsed.json:
         _print_json(rows)
     else:
-        _print_rows(rows)
+        _print_leaderboard(registry, parsed.name)
     return OK
 
 
@@ -449,23 +441,39 @@ def _print_table(
     _console().print(table)
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The leaderboard as a table: the scores on test, where there are any, one a column."""
-    names = sorted({name for row in rows for name in row["metrics"] if name.startswith("test/")})
-    columns = [name.removeprefix("test/") for name in names]
+def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
+    """The versions of a model as a table, which is champion and why, and where to see more.
+
+    ``why`` is today's reason; where it is absent, the one that was written down at the promotion.
+    """
+    versions = registry.versions(name)
+    scores = sorted({key for each in versions for key in each.metrics if key.startswith("test/")})
+    shown = [*scores, "size/parameters", "speed/training_seconds"]
+    titles = [*(key.removeprefix("test/") for key in scores), "parameters", "seconds"]
     _print_table(
-        ("version", "variant", "", *columns),
+        ("version", "variant", "", *titles),
         [
             (
-                str(row["version"]),
-                row["variant"],
-                "champion" if row["champion"] else "",
-                *(f"{row['metrics'][n]:.4g}" if n in row["metrics"] else "" for n in names),
+                str(each.version),
+                each.variant,
+                "champion" if each.champion else "",
+                *(_number(each.metrics.get(key)) for key in shown),
             )
-            for row in rows
+            for each in versions
         ],
-        right=("version", *columns),
+        right=("version", *titles),
     )
+    for each in versions:
+        if each.champion:
+            why = each.tags.get("promotion_reason", "no reason was written down")
+            _say(f"\nchampion: version {each.version}, {each.variant}. {why}")
+    _say(f"pages: {registry.page(name)} (tidemill ui serves them)")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 class _PrintableFormatter(logging.Formatter):

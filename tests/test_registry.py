@@ -789,7 +789,7 @@ def test_the_server_shows_what_was_published(registry: Registry, root: Path) -> 
         server.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.network
 @pytest.mark.timeout(1200)
 def test_a_version_loads_where_only_its_requirements_are(
     registry: Registry, root: Path, tmp_path: Path
