@@ -25,6 +25,7 @@ from pipeline.training import (
     Observer,
     TrainingConfig,
     TrainingState,
+    check_usable,
     fit,
     resolve_device,
 )
@@ -63,11 +64,21 @@ class ScoreReport(BaseModel, frozen=True):
 
 
 class _Reporter(Observer):
-    """Tells the log how a training goes, times it, and keeps its state."""
+    """Tells the log how a training goes, times it, and keeps its state.
 
-    def __init__(self, name: str, num_epochs: int, keep: Callable[[TrainingState], None]) -> None:
+    ``already`` are the seconds that the epoch at hand took before the run was cut off.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_epochs: int,
+        keep: Callable[[TrainingState, float], None],
+        already: float,
+    ) -> None:
         self.name, self.num_epochs, self.keep = name, num_epochs, keep
-        self.told = self.kept = self.epoch_began = time.monotonic()
+        self.told = self.kept = time.monotonic()
+        self.epoch_began = self.told - already
 
     def step(self, epoch: int, batch: int, num_batches: int) -> None:
         now = time.monotonic()
@@ -103,13 +114,38 @@ class _Reporter(Observer):
 
     def save(self, state: Callable[[], TrainingState]) -> None:
         if time.monotonic() - self.kept >= SECONDS_BETWEEN_STATES:
-            self.keep(state())
+            self.keep(state(), time.monotonic() - self.epoch_began)
             self.kept = time.monotonic()
+
+
+class UsableRows(BaseModel, frozen=True):
+    """How many rows of each split a problem can use."""
+
+    train: int
+    valid: int
+    test: int
 
 
 def _problem_module(inputs: Any) -> list[str]:
     """A change in one problem's file trains the models of that problem again, and no others."""
     return [type(inputs["problem"]).__module__]
+
+
+@cached_task(also=_problem_module)
+def count_usable(
+    root: str, problem: Problem, train_ids: TableRef, valid_ids: TableRef, test_ids: TableRef
+) -> UsableRows:
+    """Refuse splits of which a problem can use nothing, before anything is trained on them."""
+    tables = Tables(root)
+    splits = {"train": train_ids, "valid": valid_ids, "test": test_ids}
+    return UsableRows(
+        **{
+            name: check_usable(
+                problem, name, examples_of(tables.read(ids)), used_to_train=name == "train"
+            )
+            for name, ids in splits.items()
+        }
+    )
 
 
 @cached_task(also=_problem_module)
@@ -146,8 +182,14 @@ def train(
     words = [read_vocabulary(tables, ref) for ref in vocabularies]
     began = time.time_ns() // 1_000_000
     kept = checkpoints.load_state(key)
+    already = kept[1].pop("seconds_of_epoch") if kept else 0.0
     if kept:
         logger.info("%s: going on after step %d", variant.name, kept[1]["step"])
+
+    def keep(state: TrainingState, seconds: float) -> None:
+        scalars = state.scalars | {"seconds_of_epoch": seconds}
+        checkpoints.save_state(key, state.tensors, scalars)
+
     fitted = fit(
         problem,
         variant,
@@ -157,11 +199,7 @@ def train(
         examples_of(tables.read(valid_ids)),
         [len(each) for each in words],
         device=resolve_device(device),
-        observer=_Reporter(
-            variant.name,
-            training.num_epochs,
-            lambda state: checkpoints.save_state(key, state.tensors, state.scalars),
-        ),
+        observer=_Reporter(variant.name, training.num_epochs, keep, already),
         state=TrainingState(*kept) if kept else None,
     )
     names = ("vocabulary", "target_vocabulary")
@@ -223,7 +261,9 @@ def score(
         )
     scores = evaluate(
         predictor,
-        examples_of(encoded_rows(cut, columns, predictor.vocabularies, spelling)),
+        examples_of(
+            encoded_rows(cut, columns, predictor.vocabularies, spelling, predictor.tokenizers[-1])
+        ),
         written[0],
         written[1] if len(written) > 1 else [],
         evaluation,

@@ -116,14 +116,24 @@ def divide(
         if paired:
             rows = paired_by(rows, *reply_pairs(groups, turns, rows.column("speaker").to_numpy()))
     if paired:
-        source, target = (
-            text_keys(Utf8(*row_texts(rows.column(side)))) for side in ("source", "target")
+        source, target = (_row_keys(rows.column(side)) for side in ("source", "target"))
+        division = divide_pairs(
+            rows.column("group").to_pylist(),
+            source,
+            target,
+            splits,
+            sides_alone_leak=kind == "pairs",
         )
-        division = divide_pairs(rows.column("group").to_pylist(), source, target, splits)
     else:
         division = divide_texts(groups, turns, splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
     return SplitRefs(**refs, num_duplicates=division.num_duplicates, num_leaks=division.num_leaks)
+
+
+def _row_keys(column: Any) -> Any:
+    """A key of each row of tokens: of their letters, and of how many they are."""
+    data, starts, lengths = row_texts(column)
+    return text_keys(Utf8(data, starts)) ^ (lengths.astype(np.uint64) << np.uint64(32))
 
 
 @cached_task()
@@ -147,31 +157,36 @@ def build_vocabulary(
 
 @cached_task()
 def encode(
-    root: str, rows: TableRef, columns: Sequence[str], vocabularies: Sequence[VocabularyRef]
+    root: str,
+    rows: TableRef,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+    vocabularies: Sequence[VocabularyRef],
 ) -> TableRef:
-    """Ids of one split, ``TEXT_IDS`` or ``PAIR_IDS``, for the named columns of tokens."""
+    """Ids of one split, ``TEXT_IDS`` or ``PAIR_IDS``, of columns that were cut as ``texts`` say."""
     tables = Tables(root)
     known = [read_vocabulary(tables, ref) for ref in vocabularies]
     spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
-    return tables.write([encoded_rows(tables.read(rows, columns), columns, known, spelling)])
+    tokenizer = Tokenizer(texts[-1])
+    table = tables.read(rows, columns)
+    return tables.write([encoded_rows(table, columns, known, spelling, tokenizer)])
 
 
 def encoded_rows(
-    rows: Any, columns: Sequence[str], vocabularies: Sequence[Vocabulary], spelling: Spelling
+    rows: Any,
+    columns: Sequence[str],
+    vocabularies: Sequence[Vocabulary],
+    spelling: Spelling,
+    tokenizer: Tokenizer,
 ) -> Any:
-    """The ids of a table of tokens; the last column is the one whose tokens are predicted.
-
-    A token counts as many characters as it has, a mark that glues it to its neighbour included: the
-    mark stands where there is no blank, so that each gap between words counts once.
-    """
+    """The ids of a table of tokens; the last column, cut by ``tokenizer``, is the predicted one."""
     encoded: dict[str, tuple[Any, Any]] = {}
     for name, column, vocabulary in zip(("inputs", "targets"), columns, vocabularies, strict=False):
         dictionary, indices, offsets = dictionary_column(rows.column(column))
         ids = vocabulary.ids_of(dictionary)
         encoded[name] = (ids[indices], offsets)
-    lengths = np.fromiter((len(word) for word in dictionary), np.int32, len(dictionary))
     costs = np.where(ids == UNK, spelling.nats(dictionary), 0.0).astype(np.float32)
-    encoded["characters"] = (lengths[indices], offsets)
+    encoded["characters"] = (tokenizer.characters(dictionary, indices, offsets), offsets)
     encoded["spelling"] = (costs[indices], offsets)
     return id_table(encoded)
 

@@ -1,5 +1,6 @@
 """From scores to versions: what is published of a model, and which version is the champion."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from flows.caching import Steps
-from flows.learn import FitReport, ScoreReport
+from flows.learn import FitReport, ScoreReport, UsableRows
 from flows.prepare import SplitRefs, VocabularyRef
 from pipeline.metrics import METRICS, paired_bootstrap
 from pipeline.prediction import PREDICTORS
@@ -77,6 +78,7 @@ def publication_of(
     scores: Mapping[str, ScoreReport],
     splits: SplitRefs,
     snapshot: str,
+    usable: UsableRows,
     vocabularies: Sequence[VocabularyRef],
     retraining: str,
 ) -> Publication:
@@ -127,6 +129,10 @@ def publication_of(
             "size/parameters": float(fitted.num_parameters),
             "size/vocabulary": float(vocabularies[-1].num_words),
             "train/unknown_rate": vocabularies[-1].unknown_rate,
+            "data/train_rows": float(usable.train),
+            "data/train_rows_left_out": float(splits.train.num_rows - usable.train),
+            "data/duplicates": float(splits.num_duplicates),
+            "data/leaks": float(splits.num_leaks),
         },
         datasets=[
             DatasetInfo(
@@ -218,7 +224,8 @@ def decide(
         f"{form.format(comparison.champion)} on the same {comparison.num_rows} rows "
         f"(paired bootstrap, p = {comparison.p_value:.3f})"
     )
-    if comparison.p_value > MAX_P_VALUE:
+    # The best of many variants is often the best by luck (Bonferroni's correction).
+    if comparison.p_value > MAX_P_VALUE / len(standing):
         return Decision(champion.version, f"{wins}. {against}: it stays.", rows)
     reason = f"{wins}. {against}."
     registry.promote(name, best.version, reason)
@@ -268,13 +275,20 @@ def _origin() -> dict[str, str]:
     found: dict[str, str] = {}
     if flow_run.id:
         found |= {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": flow_run.name}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", Path(__file__).name) else ""
+    return found | ({"git_commit": commit} if commit else {})
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the folder of this file; nothing where there is no git or repository."""
+    program = shutil.which("git")
+    if program is None:
+        return ""
+    said = subprocess.run(
+        [program, *arguments],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
     )
-    if commit.returncode == 0:
-        found["git_commit"] = commit.stdout.strip()
-    return found
+    return said.stdout.strip() if said.returncode == 0 else ""

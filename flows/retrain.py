@@ -28,7 +28,7 @@ from flows.catalogue import (
     warehouse_root,
 )
 from flows.ingest import IngestReport, ingest_sources
-from flows.learn import FitReport, ScoreReport, score, train
+from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
 from flows.prepare import SplitRefs, VocabularyRef, build_vocabulary, divide, encode, tokenize
 from flows.publish import Candidate, Decision, decide, publication_of
 from pipeline.errors import InputError
@@ -163,24 +163,34 @@ def retrain(
         )
         for column in columns
     ]
-    train_ids, valid_ids = (
-        steps.run(encode, label=split, root=root, rows=rows, columns=columns, vocabularies=words)
-        for split, rows in (("train", refs.train), ("valid", refs.valid))
-    )
-
-    def scored(split: str, label: str, checkpoint: Any) -> ScoreReport:
-        report: ScoreReport = steps.run(
-            score,
-            label=f"{label} {split}",
+    ids = {
+        f"{split}_ids": steps.run(
+            encode,
+            label=split,
             root=root,
-            checkpoint=checkpoint,
-            rows=refs.tables[split],
+            rows=rows,
             columns=columns,
             texts=texts,
             vocabularies=words,
-            evaluation=evaluation,
-            device=device,
         )
+        for split, rows in refs.tables.items()
+    }
+    usable: UsableRows = steps.run(count_usable, root=root, problem=problem, **ids)
+
+    def scored(split: str, label: str, checkpoint: Any) -> ScoreReport:
+        with _gpu(on_gpu):
+            report: ScoreReport = steps.run(
+                score,
+                label=f"{label} {split}",
+                root=root,
+                checkpoint=checkpoint,
+                rows=refs.tables[split],
+                columns=columns,
+                texts=texts,
+                vocabularies=words,
+                evaluation=evaluation,
+                device=device,
+            )
         return report
 
     reports: list[VariantReport] = []
@@ -202,8 +212,8 @@ def retrain(
                     training=training,
                     config=config,
                     vocabularies=words,
-                    train_ids=train_ids,
-                    valid_ids=valid_ids,
+                    train_ids=ids["train_ids"],
+                    valid_ids=ids["valid_ids"],
                     device=device,
                 )
                 scores = {
@@ -226,6 +236,7 @@ def retrain(
             scores=scores,
             splits=refs,
             snapshot=ingested.snapshot.id,
+            usable=usable,
             vocabularies=words,
             retraining=f"{began:%Y-%m-%d %H:%M} UTC",
         )

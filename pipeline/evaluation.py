@@ -22,7 +22,7 @@ class EvaluationConfig:
     """How models are scored and shown.
 
     Attributes:
-        beam: width of the beam search whose output ``bleu`` is of; ``bleu_greedy`` is of width 1.
+        beam: width of the beam search that ``bleu`` is of; ``bleu_greedy`` is of greedy search.
         max_tokens: words of an output, at most.
         num_samples: predictions kept for people to read.
 
@@ -85,13 +85,17 @@ def evaluate(
     metrics: dict[str, float] = {}
     signatures: dict[str, str] = {}
     if problem.paired:
-        language = predictor.texts[-1].language
+        target = predictor.texts[-1]
         greedy = _outputs(predictor, examples, 1, config)
         searched = (
             greedy if config.beam == 1 else _outputs(predictor, examples, config.beam, config)
         )
-        statistics["bleu"], signatures["bleu"] = bleu_statistics(searched, references, language)
-        statistics["bleu_greedy"], _ = bleu_statistics(greedy, references, language)
+        statistics["bleu"], signatures["bleu"] = bleu_statistics(
+            searched, references, target.language, lowercase=target.lowercase
+        )
+        statistics["bleu_greedy"], _ = bleu_statistics(
+            greedy, references, target.language, lowercase=target.lowercase
+        )
         metrics["chrf"], signatures["chrf"] = chrf(searched, references)
         samples = [
             {

@@ -86,19 +86,18 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def bleu_scorer(language: str) -> BLEU:
-    """sacrebleu's BLEU with the language's tokenizer: ``zh`` for Chinese, ``13a`` elsewhere."""
-    return BLEU(tokenize="zh" if language == "zh" else "13a")
-
-
 def bleu_statistics(
-    hypotheses: Sequence[str], references: Sequence[str], language: str
+    hypotheses: Sequence[str], references: Sequence[str], language: str, *, lowercase: bool = False
 ) -> tuple[Statistics, str]:
     """Each row's ``BLEU_STATISTICS [N, 10]`` of detokenised text, and sacrebleu's signature.
 
-    BLEU is of Papineni et al. 2002 as sacrebleu 2 computes it (Post 2018).
+    BLEU is that of Papineni et al. 2002 as sacrebleu 2 computes it (Post 2018), with the language's
+    tokenizer: ``zh`` for Chinese, ``13a`` elsewhere.
+
+    Args:
+        lowercase: whether letters were folded; the signature says so.
     """
-    scorer = bleu_scorer(language)
+    scorer = BLEU(tokenize="zh" if language == "zh" else "13a", lowercase=lowercase)
     rows = np.zeros((len(hypotheses), len(BLEU_STATISTICS)))
     for row, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True)):
         score = scorer.corpus_score([hypothesis], [[reference]])
@@ -166,8 +165,8 @@ def paired_bootstrap(
     generator = np.random.default_rng(seed)
     lost = 0
     for _ in range(num_samples):
-        rows = generator.integers(num_rows, size=num_rows)
-        ours, theirs = metric.score(challenger[rows]), metric.score(champion[rows])
+        times = np.bincount(generator.integers(num_rows, size=num_rows), minlength=num_rows)
+        ours, theirs = metric.value(times @ challenger), metric.value(times @ champion)
         lost += not (ours > theirs if metric.greater_is_better else ours < theirs)
     return Comparison(
         metric.name,

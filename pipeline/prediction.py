@@ -17,11 +17,11 @@ from .errors import InputError
 from .problems import PROBLEMS, Problem
 from .problems.language_model import StreamModel
 from .problems.next_word import WindowModel
-from .problems.problem import TokenModel
+from .problems.problem import TokenModel, digest_seed
 from .problems.seq2seq import EncoderDecoder, padded_sources
 from .ragged import Ragged
-from .recurrent import NetworkConfig, Variant
-from .search import Hypothesis, NoMemory, beam, sample
+from .recurrent import Hidden, NetworkConfig, Variant
+from .search import Hypothesis, NoMemory, beam, greedy, sample
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
 from .vocabulary import BOS, EOS, SPECIALS, Vocabulary
@@ -143,7 +143,7 @@ class Predictor(ABC):
         """Answers to each text, best first; see ``parameters`` for what can be set.
 
         Raises:
-            InputError: for a parameter that this model does not have.
+            InputError: for a parameter that this model does not have, or a value out of range.
         """
         unknown = sorted(set(parameters) - set(self.parameters))
         if unknown:
@@ -151,6 +151,8 @@ class Predictor(ABC):
                 f"{self.config.problem.name} has no parameter {unknown[0]!r}: "
                 f"it takes {', '.join(self.parameters)}"
             )
+        for name, value in parameters.items():
+            _check_parameter(name, value, self.parameters[name][0])
         chosen = {name: default for name, (_, default) in self.parameters.items()} | parameters
         answers: list[list[Candidate]] = []
         for start in range(0, len(texts), BATCH_ROWS):
@@ -211,9 +213,11 @@ class ContinuationPredictor(Predictor):
     def answer(  # type: ignore[override]
         self, ids: Ragged, *, top: int, max_tokens: int, temperature: float, beam: int, seed: int
     ) -> list[list[Candidate]]:
-        generator = torch.Generator(device=self.device).manual_seed(seed)
+        generator = torch.Generator(device=self.device)
         answers = []
         for row in ids:
+            # What is drawn for a text depends on nothing but the text and the seed.
+            generator.manual_seed(digest_seed(seed, *row.tolist()))
             # As in training, a text begins behind the <eos> of the one before it.
             prompt = torch.tensor([EOS, *row.tolist()], device=self.device)
             hidden = self.model.stack.initial_hidden(1)
@@ -233,7 +237,7 @@ class ContinuationPredictor(Predictor):
                 )
                 hypotheses.sort(key=lambda one: -one.score)
             else:
-                hypotheses = _beam(
+                hypotheses = _search(
                     self.model.step, NoMemory(), hidden, prompt[-1:], beam, max_tokens, top
                 )[0]
             answers.append(
@@ -262,7 +266,7 @@ class Seq2SeqPredictor(Predictor):
         source, lengths = padded_sources(ids, np.arange(len(ids)))
         memory, hidden = self.model.encode(source.to(self.device), lengths.to(self.device))
         first = torch.full((len(ids),), BOS, device=self.device)
-        found = _beam(self.model.step, memory, hidden, first, beam, max_tokens, top)
+        found = _search(self.model.step, memory, hidden, first, beam, max_tokens, top)
         vocabulary = self.vocabularies[1]
         return [
             [
@@ -276,10 +280,26 @@ class Seq2SeqPredictor(Predictor):
         ]
 
 
-def _beam(
-    step: Any, memory: Any, hidden: Any, first: Tensor, width: int, max_tokens: int, top: int
+def _check_parameter(name: str, value: Any, kind: type) -> None:
+    """Refuse a value that a model cannot take.
+
+    Raises:
+        InputError: with what it can.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (kind is int and value != int(value)):
+        raise InputError(f"{name} is {value!r}: give a {'whole ' if kind is int else ''}number")
+    least = 0 if name in ("temperature", "seed") else 1
+    if not least <= value < 2**31:
+        raise InputError(f"{name} is {value}: it must be at least {least}")
+
+
+def _search(
+    step: Any, memory: Any, hidden: Hidden, first: Tensor, width: int, max_tokens: int, top: int
 ) -> list[list[Hypothesis]]:
-    """A beam at least as wide as the number of answers wanted."""
+    """Greedy search for one answer with a beam of 1, else a beam as wide as answers are wanted."""
+    if width == top == 1:
+        return [[one] for one in greedy(step, memory, hidden, first, max_tokens=max_tokens)]
     return beam(
         step,
         memory,

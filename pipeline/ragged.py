@@ -23,7 +23,7 @@ class Ragged:
 
     def __post_init__(self) -> None:
         assert self.offsets.ndim == self.values.ndim == 1 and len(self.offsets) >= 1
-        assert self.offsets[-1] - self.offsets[0] <= len(self.values)
+        assert self.offsets[0] >= 0 and self.offsets[-1] <= len(self.values)
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]] | Sequence[NDArray[np.generic]]) -> "Ragged":
@@ -46,6 +46,13 @@ class Ragged:
     def lengths(self) -> NDArray[np.int64]:
         """The length of every row, ``[N]``."""
         return np.diff(self.offsets)
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Where each value of each row stands in ``values``, row after row."""
+        lengths = self.lengths
+        shifts = np.repeat(self.offsets[:-1] - np.cumsum(lengths) + lengths, lengths)
+        return shifts + np.arange(int(lengths.sum()))
 
     def padded(
         self, rows: NDArray[np.int64], pad: int, width: int | None = None

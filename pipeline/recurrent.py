@@ -335,8 +335,9 @@ class RecurrentStack(nn.Module):
 
         Args:
             hidden: the state to start from; zeros where it is absent.
-            lengths: how many steps of each row are real, ``[B]``; all where it is absent. Outputs
-                beyond a row's length are meaningless; its final state is that of its last step.
+            lengths: how many steps of each row are real, ``[B]``, at least 1; all where it is
+                absent. Outputs beyond a row's length are meaningless; its final state is that of
+                its last real step.
 
         Returns:
             The top layer's outputs ``[T, B, D * H]`` and the final state ``[L * D, B, H]``.
@@ -344,6 +345,9 @@ class RecurrentStack(nn.Module):
         if hidden is None:
             hidden = self.initial_hidden(inputs.shape[1])
         turn = None if lengths is None else reversal(lengths, len(inputs))
+        on_host = None
+        if lengths is not None and self.cell.num_states > 1:
+            on_host = lengths.cpu()
         finals: list[Hidden] = []
         for layer in range(self.num_layers):
             if layer:
@@ -353,14 +357,19 @@ class RecurrentStack(nn.Module):
                 index = layer * self.num_directions + direction
                 start = tuple(part[index] for part in hidden)
                 rows = inputs if direction == 0 else _reversed(inputs, turn)
-                output, final = self._run(self.layers[index], rows, start, lengths)
+                output, final = self._run(self.layers[index], rows, start, lengths, on_host)
                 finals.append(final)
                 outputs.append(output if direction == 0 else _reversed(output, turn))
             inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
         return inputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _run(
-        self, module: nn.Module, inputs: Tensor, start: Hidden, lengths: Tensor | None
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        start: Hidden,
+        lengths: Tensor | None,
+        on_host: Tensor | None,
     ) -> tuple[Tensor, Hidden]:
         """One layer in one direction: outputs ``[T, B, H]`` and the final parts ``[B, H]``."""
         if isinstance(module, Cell):
@@ -374,7 +383,8 @@ class RecurrentStack(nn.Module):
             # The outputs of a one-part cell are its states: the last real one is the final state.
             return output, (_at_last_step(output, lengths),)
         # Of a two-part cell the fused kernel shows only h: packing is torch's one exact way to c.
-        packed = pack_padded_sequence(inputs, lengths.cpu(), enforce_sorted=False)
+        assert on_host is not None
+        packed = pack_padded_sequence(inputs, on_host, enforce_sorted=False)
         packed_output, final = module(packed, state)
         return pad_packed_sequence(packed_output, total_length=len(inputs))[0], _parts(final)
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from .recurrent import Hidden
 from .vocabulary import BOS, EOS, PAD, UNK
 
-NEVER = (PAD, BOS, UNK)
-"""Words that no hypothesis holds."""
+NEVER = [PAD, BOS, UNK]
+"""Words that no hypothesis holds: probabilities are of the others, ``<eos>`` among them."""
 
 
 class Memory(Protocol):
@@ -47,13 +47,57 @@ class Hypothesis:
 
     Attributes:
         words: ids without ``<eos>``.
-        log_probability: natural logarithm of the probability of the words and ``<eos>``.
+        log_probability: natural logarithm of the probability of the words and ``<eos>`` (of the
+            words alone where a sample was cut at its longest).
         score: the rank value, ``log_probability / (len(words) + 1) ** alpha``.
     """
 
     words: tuple[int, ...]
     log_probability: float
     score: float
+
+
+@torch.inference_mode()
+def greedy(
+    step: Step,
+    memory: Memory,
+    hidden: Hidden,
+    first: Tensor,
+    *,
+    max_tokens: int,
+    alpha: float = 0.75,
+) -> list[Hypothesis]:
+    """The likeliest word at every step until that is ``<eos>`` (d2l 10.8.1), for a batch.
+
+    Arguments as for :func:`beam`. A sentence of ``max_tokens`` words is closed as it stands.
+    """
+    words = first[:, None]
+    totals = torch.zeros(len(first), device=first.device)
+    ended = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+    chosen: list[Tensor] = []
+    for length in range(max_tokens + 1):
+        log_probabilities, hidden = _next(step, words, hidden, memory)
+        best, words = log_probabilities[:, 0].max(dim=-1, keepdim=True)
+        if length == max_tokens:
+            best, words = log_probabilities[:, 0, EOS, None], torch.full_like(words, EOS)
+        totals = totals + torch.where(ended, 0.0, best[:, 0])
+        words = torch.where(ended[:, None], EOS, words)
+        chosen.append(words)
+        ended = ended | (words[:, 0] == EOS)
+        if bool(ended.all()):
+            break
+    rows = torch.cat(chosen, dim=1).tolist()
+    return [
+        Hypothesis(tuple(row[: row.index(EOS)]), total, total / (row.index(EOS) + 1) ** alpha)
+        for row, total in zip(rows, totals.tolist(), strict=True)
+    ]
+
+
+def _next(step: Step, words: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
+    """Log-probabilities ``[B, K, V]`` of the words that may follow, and the next state."""
+    logits, hidden = step(words, hidden, memory)
+    logits[..., NEVER] = -torch.inf
+    return logits.log_softmax(-1), hidden
 
 
 @torch.inference_mode()
@@ -68,7 +112,7 @@ def beam(
     alpha: float = 0.75,
     num_best: int = 1,
 ) -> list[list[Hypothesis]]:
-    """Beam search over a batch; ``width`` 1 is greedy search.
+    """Beam search over a batch.
 
     Every live hypothesis is tried with ``<eos>`` at every step, beside the ``width`` that live on,
     and at ``max_tokens`` words each must end. So a finished hypothesis never takes a live one's
@@ -94,9 +138,8 @@ def beam(
     words = first[:, None]
     history = torch.zeros(num_sentences, 1, 0, dtype=torch.long, device=device)
     for length in range(1, max_tokens + 2):
-        logits, hidden = step(words, hidden, memory)
-        logits[..., list(NEVER)] = -torch.inf
-        totals = logits.log_softmax(-1) + log_probabilities[..., None]
+        following, hidden = _next(step, words, hidden, memory)
+        totals = following + log_probabilities[..., None]
         _finish(finished, sentences, totals[..., EOS], history, length, alpha, num_best)
         if length > max_tokens:
             break
@@ -141,15 +184,15 @@ def _finish(
 ) -> None:
     """Enter each live hypothesis, closed by ``<eos>`` (``ended [B, K]``), if it is good enough."""
     values, best = ended.sort(dim=1, descending=True, stable=True)
-    for row, (sentence, totals, places) in enumerate(
-        zip(sentences.tolist(), values.tolist(), best.tolist(), strict=True)
+    for sentence, totals, places, words in zip(
+        sentences.tolist(), values.tolist(), best.tolist(), history.tolist(), strict=True
     ):
         entries = finished[sentence]
         for total, place in zip(totals[:num_best], places, strict=False):
             score = total / length**alpha
             if total == -float("inf") or (len(entries) >= num_best and score <= entries[-1].score):
                 break
-            entries.append(Hypothesis(tuple(history[row, place].tolist()), total, score))
+            entries.append(Hypothesis(tuple(words[place]), total, score))
             entries.sort(key=lambda entry: -entry.score)
             del entries[num_best:]
 
@@ -190,9 +233,8 @@ def exhaustive(
             return best
         _, _, log_probability, words, state = heapq.heappop(queue)
         last = torch.tensor([[words[-1]]], device=first.device) if words else first[:, None]
-        logits, state = step(last, state, memory)
-        logits[..., list(NEVER)] = -torch.inf
-        totals = (logits[0, 0].log_softmax(-1) + log_probability).tolist()
+        following, state = _next(step, last, state, memory)
+        totals = (following[0, 0] + log_probability).tolist()
         score = totals[EOS] / (len(words) + 1) ** alpha
         if best is None or score > best.score:
             best = Hypothesis(words, totals[EOS], score)
@@ -216,7 +258,6 @@ def sample(
     max_tokens: int,
     temperature: float,
     generator: torch.Generator,
-    top_k: int | None = None,
 ) -> list[Hypothesis]:
     """One random continuation of each sentence, word by word.
 
@@ -224,7 +265,6 @@ def sample(
         hidden: the state before ``first``, parts ``[L, B, H]``.
         first: the word that starts each sentence, ``[B]``.
         temperature: logits are divided by it; towards 0 the likeliest word is always taken.
-        top_k: draw from so many likeliest words only.
 
     Returns:
         Hypotheses whose ``score`` is their log-probability under the model itself.
@@ -234,14 +274,10 @@ def sample(
     total = torch.zeros(len(first), device=first.device)
     ended = torch.zeros(len(first), dtype=torch.bool, device=first.device)
     for _ in range(max_tokens):
-        logits, hidden = step(words, hidden, memory)
-        logits = logits[:, 0]
-        logits[:, list(NEVER)] = -torch.inf
-        heated = logits / max(temperature, 1e-6)
-        if top_k is not None and top_k < heated.shape[1]:
-            heated = heated.masked_fill(heated < heated.topk(top_k).values[:, -1:], -torch.inf)
-        words = torch.multinomial(heated.softmax(-1), 1, generator=generator)
-        total += torch.where(ended, 0.0, logits.log_softmax(-1).gather(1, words)[:, 0])
+        following, hidden = _next(step, words, hidden, memory)
+        heated = (following[:, 0] / max(temperature, 1e-6)).softmax(-1)
+        words = torch.multinomial(heated, 1, generator=generator)
+        total += torch.where(ended, 0.0, following[:, 0].gather(1, words)[:, 0])
         words = torch.where(ended[:, None], EOS, words)
         ended = ended | (words[:, 0] == EOS)
         drawn.append(words)

@@ -28,7 +28,7 @@ class Division:
     Attributes:
         rows: split -> row numbers.
         num_duplicates: exact copies of a row that came before.
-        num_leaks: training pairs one side of which is also in validation or test.
+        num_leaks: training pairs that are left out because of validation or test.
     """
 
     rows: dict[str, Rows]
@@ -57,17 +57,29 @@ def divide_texts(groups: list[str], turns: NDArray[np.int32], config: SplitsConf
     return _division(names, _first_of_each(codes, turns), np.zeros(len(codes), bool))
 
 
-def divide_pairs(groups: list[str], sources: Keys, targets: Keys, config: SplitsConfig) -> Division:
+def divide_pairs(
+    groups: list[str],
+    sources: Keys,
+    targets: Keys,
+    config: SplitsConfig,
+    *,
+    sides_alone_leak: bool,
+) -> Division:
     """Divide pairs by their group, and keep what is held out away from training.
 
-    A training pair whose source is also a source in validation or test, or whose target is also a
-    target there, is left out: in the customary random split of Tatoeba 19 % of test sources were
-    trained on, which is worth 5 BLEU of self-deception.
+    A training pair that is also in validation or test is left out. With ``sides_alone_leak`` so is
+    one whose source is a source there, or whose target is a target there: in the customary random
+    split of Tatoeba 19 % of test sources were trained on, worth 5 BLEU of self-deception. Replies
+    do without it: everybody says "好的。", and a model that never saw it learnt another language.
     """
     names, _ = _split_codes(groups, config)
     held_out = names != "train"
-    leaks = ~held_out & (np.isin(sources, sources[held_out]) | np.isin(targets, targets[held_out]))
-    return _division(names, _first_of_each(sources, targets), leaks)
+    both = (sources * np.uint64(0x9E3779B97F4A7C15)) ^ targets
+    leaks = np.zeros(len(both), bool)
+    for keys in (sources, targets) if sides_alone_leak else (both,):
+        leaks |= ~held_out & np.isin(keys, keys[held_out])
+    # Of equal pairs the one that is held out counts, whichever comes first.
+    return _division(names, _first_of_each(held_out, sources, targets), leaks)
 
 
 def reply_pairs(
@@ -93,9 +105,11 @@ def _split_codes(groups: list[str], config: SplitsConfig) -> tuple[NDArray[np.st
 
 def _first_of_each(*columns: NDArray[np.generic]) -> NDArray[np.bool_]:
     """True at the first row of every distinct combination."""
-    combined = np.rec.fromarrays(columns)
-    first = np.zeros(len(combined), bool)
-    first[np.unique(combined, return_index=True)[1]] = True
+    order = np.lexsort(columns)
+    new = np.ones(len(order), bool)
+    new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
+    first = np.zeros(len(order), bool)
+    first[order[new]] = True
     return first
 
 

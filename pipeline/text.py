@@ -432,6 +432,12 @@ def _is_space() -> Mask:
     return table
 
 
+def _unmarked(token: str) -> str:
+    """An English token as it stands in the text."""
+    bare = token.removeprefix(JOINER).removesuffix(JOINER)
+    return re.sub(f"{_ESCAPE}[je]", lambda found: _ESCAPED[found[0]], bare)
+
+
 class Tokenizer:
     """Cuts text into tokens and joins tokens to text.
 
@@ -550,9 +556,37 @@ class Tokenizer:
             if not joined and not token.startswith(JOINER):
                 parts.append(" ")
             joined = token.endswith(JOINER)
-            bare = token.removeprefix(JOINER).removesuffix(JOINER)
-            parts.append(re.sub(f"{_ESCAPE}[je]", lambda m: _ESCAPED[m[0]], bare))
+            parts.append(_unmarked(token))
         return "".join(parts)
+
+    def characters(
+        self,
+        dictionary: Sequence[str],
+        indices: npt.NDArray[np.int32],
+        offsets: Offsets,
+    ) -> npt.NDArray[np.int32]:
+        """How many characters of the text each token stands for; a row's sum is the text's length.
+
+        A blank between two tokens counts with the second; a joiner mark counts nothing.
+
+        Args:
+            dictionary, indices, offsets: rows of tokens: token j is `dictionary[indices[j]]`, row i
+                owns `offsets[i]:offsets[i + 1]`.
+        """
+        marked = (self.config.language, self.config.unit) == ("en", "word")
+        bare = [_unmarked(word) for word in dictionary] if marked else dictionary
+        counts = np.fromiter(map(len, bare), np.int32, len(bare))[indices]
+        if not marked and self.config.unit != "whitespace":
+            return counts
+        glued_left = np.zeros(len(dictionary), bool)
+        glued_right = glued_left.copy()
+        if marked:
+            glued_left[:] = [word.startswith(JOINER) for word in dictionary]
+            glued_right[:] = [word.endswith(JOINER) for word in dictionary]
+        blank = ~glued_left[indices]
+        blank[1:] &= ~glued_right[indices][:-1]
+        blank[offsets[:-1][np.diff(offsets) > 0]] = False
+        return counts + blank
 
     def _split_chinese(self, text: str) -> list[str]:
         return cut_text(packaged_jieba(self.config.user_words), text, hmm=self.config.hmm)

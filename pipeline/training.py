@@ -1,7 +1,8 @@
 """The one training loop: clip, schedule, early stop, seed, exact resume. It knows no tracker.
 
 A run that is cut off anywhere and started again from its last saved state ends with the same bits
-as one that was never cut off, on the same hardware with the same number of threads.
+as one that was never cut off, on the same CPU with the same number of threads. On a GPU the same
+holds as far as its kernels repeat themselves.
 """
 
 import math
@@ -78,13 +79,15 @@ class TrainingConfig:
                 raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"training.patience is {self.patience}: at least 1, or null for never")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise InputError(f"training.learning_rate is {self.learning_rate}: it must be above 0")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"training.seed is {self.seed}: it must be from 0 to 2**63 - 1")
         if not 0 < self.decay < 1:
             raise InputError(f"training.decay is {self.decay}: it must be between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"training.clip_norm is {self.clip_norm}: above 0, or null for none")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or above")
 
 
@@ -174,11 +177,30 @@ def fit(
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     problem.check(variant)
+    check_usable(problem, "training", training, used_to_train=True)
+    check_usable(problem, "validation", validation)
     with _own_randomness(device, config.seed):
         loop = _Loop(problem, variant, network, config, vocabulary_sizes, device)
         if state is not None:
             loop.restore(state)
         return loop.run(training, validation, observer or Observer())
+
+
+def check_usable(
+    problem: Problem, name: str, examples: Examples, *, used_to_train: bool = False
+) -> int:
+    """How many rows of a split a problem can use.
+
+    Raises:
+        InputError: where that is none.
+    """
+    usable = int(problem.usable(examples, training=used_to_train).sum())
+    if not usable:
+        raise InputError(
+            f"the {name} split has {len(examples.inputs)} rows, and {problem.name} can use none of "
+            f"them: add data, or hold out other shares (splits.valid, splits.test)"
+        )
+    return usable
 
 
 @contextmanager
@@ -187,12 +209,7 @@ def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        # Weights that decay towards 0 make denormal numbers, which are some 7 times slower.
-        torch.set_flush_denormal(True)
-        try:
-            yield
-        finally:
-            torch.set_flush_denormal(False)
+        yield
 
 
 @dataclass
@@ -236,19 +253,9 @@ class _Loop:
 
     def run(self, training: Examples, validation: Examples, observer: Observer) -> Fitted:
         counters = self.counters
-        if not len(self.problem.scoring_batches(validation, self.config.batch_size)):
-            raise InputError(
-                f"{self.variant.name} cannot be validated: the validation split holds no example "
-                f"that {self.problem.name} can use; add data"
-            )
         while not counters.stopped and counters.epoch <= self.config.num_epochs:
             generator = np.random.default_rng(digest_seed(self.config.seed, counters.epoch))
             batches = self.problem.training_batches(training, self.config.batch_size, generator)
-            if not len(batches):
-                raise InputError(
-                    f"{self.variant.name} has nothing to train on: the training split holds no "
-                    f"example that {self.problem.name} can use; add data"
-                )
             finite = self._epoch(batches, observer)
             self._close_epoch(finite, validation, observer)
             observer.save(self.snapshot)
@@ -287,8 +294,10 @@ class _Loop:
 
     def _close_epoch(self, finite: bool, validation: Examples, observer: Observer) -> None:
         counters, config = self.counters, self.config
-        nats = mean_nats(self.problem, self.model, validation, config.batch_size, self.device)
-        if not finite or not math.isfinite(nats):
+        nats = math.inf
+        if finite:
+            nats = mean_nats(self.problem, self.model, validation, config.batch_size, self.device)
+        if not math.isfinite(nats):
             if not self.best:
                 raise DivergedError(
                     f"{self.variant.name} diverged in epoch {counters.epoch}: its loss is no "

@@ -68,8 +68,8 @@ def test_a_model_that_spells_everything_scores_as_its_spelling_does() -> None:
     spelling = Spelling.build(words, [1] * len(words), vocabulary)
     predictor = untrained(LanguageModel(scoring_streams=1), vocabulary)
     with torch.no_grad():
-        predictor.model.scorer.output.weight.zero_()
-        predictor.model.scorer.output.bias.copy_(torch.tensor([-99.0, 0.0, -99.0, 0.0]))
+        predictor.model.head.output.weight.zero_()
+        predictor.model.head.output.bias.copy_(torch.tensor([-99.0, 0.0, -99.0, 0.0]))
     scores = evaluate(predictor, encoded(vocabulary, spelling), TEXTS, [], EvaluationConfig())
     characters = "".join(TEXTS)
     nats = float(spelling.nats(list(characters)).sum())
@@ -119,12 +119,11 @@ def test_bleu_is_of_what_the_model_says(beam: int) -> None:
     assert [sample["reference"] for sample in scores.samples] == TEXTS
 
 
-def test_nothing_to_score_is_said() -> None:
-    vocabulary = Vocabulary(["今"])
-    predictor = untrained(NextWord(window=50), vocabulary)
-    examples = encoded(vocabulary, Spelling.build([], [], vocabulary))
+@pytest.mark.parametrize("problem", [NextWord(), LanguageModel()])
+def test_nothing_to_score_is_said(problem: Problem) -> None:
+    predictor = untrained(problem, Vocabulary(["今"]))
     with pytest.raises(InputError, match="nothing to score"):
-        evaluate(predictor, examples, TEXTS, [], EvaluationConfig())
+        evaluate(predictor, Examples(Ragged.of([])), [], [], EvaluationConfig())
 
 
 @pytest.mark.parametrize("name", ["beam", "max_tokens", "num_samples"])

@@ -94,7 +94,7 @@ def test_translations_are_text_again() -> None:
     assert len(many) == 3
 
 
-@pytest.mark.parametrize("problem", [NextWord(window=3), Seq2Seq()])
+@pytest.mark.parametrize("problem", [NextWord(window=3), Seq2Seq(), LanguageModel()])
 def test_a_batch_gives_what_each_text_gives_alone(problem: Problem) -> None:
     predictor = trained(problem, epochs=3)
     texts = ["今天", "我想去北京看看", "", "你"]
@@ -115,6 +115,24 @@ def test_text_is_cleaned_as_it_was_for_training() -> None:
 def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="'warmth': it takes top"):
         trained(NextWord(window=3), epochs=1).predict(["今"], warmth=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("top", 0, "at least 1"),
+        ("top", 2.5, "whole number"),
+        ("top", "3", "whole number"),
+        ("beam", -3, "at least 1"),
+        ("max_tokens", 10**12, "at least 1"),
+        ("temperature", float("nan"), "at least 0"),
+        ("temperature", True, "give a number"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_parameters_are_checked(name: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is .*{said}"):
+        trained(LanguageModel(), epochs=1).predict(["今"], **{name: value})
 
 
 def test_the_configuration_reads_back() -> None:

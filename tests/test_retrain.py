@@ -21,7 +21,7 @@ from flows.prepare import tokenize
 from flows.retrain import RetrainReport, retrain
 from pipeline.errors import InputError
 from pipeline.problems import LanguageModel, NextWord, Seq2Seq
-from pipeline.records import RecordsConfig
+from pipeline.records import RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig
 from pipeline.text import TextConfig
 from pipeline.training import TrainingConfig
@@ -79,7 +79,8 @@ def redone(report: RetrainReport) -> set[str]:
 def test_a_second_run_does_nothing_and_registers_nothing(run: Run, warehouse: Path) -> None:
     first = run(variants=["gru", "rnn_tanh"])
     assert redone(first) == {
-        "ingest_file", "tokenize", "divide", "build_vocabulary", "encode", "train", "score",
+        "ingest_file", "tokenize", "divide", "build_vocabulary", "encode", "count_usable",
+        "train", "score",
     }  # fmt: skip
     second = run(variants=["gru", "rnn_tanh"])
     assert redone(second) == set()
@@ -271,6 +272,23 @@ def test_what_cannot_work_is_refused_before_any_work(
     with pytest.raises(InputError, match=said):
         run(**changes)
     assert list(warehouse.iterdir()) == []
+
+
+@pytest.mark.parametrize("empty", ["valid", "test"])
+def test_an_empty_split_is_refused_before_anything_is_trained(
+    run: Run, warehouse: Path, empty: str
+) -> None:
+    splits = SplitsConfig(**{"valid": 0.2, "test": 0.2, empty: 0.0})
+    with pytest.raises(InputError, match=f"the {empty} split has 0 rows.*splits.valid"):
+        run(splits=splits)
+    assert not (warehouse / "checkpoints").exists()
+
+
+def test_a_machine_without_git_publishes_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert run().champion == 1
 
 
 def test_translation_with_and_without_attention(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.problems import LanguageModel, Seq2Seq
 from pipeline.problems.seq2seq import EncoderDecoder, padded_sources
 from pipeline.ragged import Ragged
 from pipeline.recurrent import Hidden, NetworkConfig, Variant
-from pipeline.search import NEVER, Hypothesis, NoMemory, beam, exhaustive, sample
+from pipeline.search import NEVER, Hypothesis, NoMemory, beam, exhaustive, greedy, sample
 from pipeline.vocabulary import BOS, EOS
 
 WORDS, LONGEST = 7, 4
@@ -34,21 +34,29 @@ def encoded(model: EncoderDecoder, *sentences: list[int]) -> tuple[object, Hidde
         return model.encode(*padded_sources(Ragged.of(sentences), np.arange(len(sentences))))
 
 
+@torch.inference_mode()
+def following(
+    model: EncoderDecoder, last: int, hidden: Hidden, memory: object
+) -> tuple[torch.Tensor, Hidden]:
+    """Log-probabilities of the words that may follow ``last``, and the next state."""
+    logits, hidden = model.step(torch.tensor([[last]]), hidden, memory)  # type: ignore[arg-type]
+    logits[..., NEVER] = -torch.inf
+    return logits[0, 0].log_softmax(-1), hidden
+
+
 def all_hypotheses(model: EncoderDecoder, source: list[int], alpha: float) -> list[Hypothesis]:
     """Every sequence of up to LONGEST words, scored one by one, best first."""
     memory, start = encoded(model, source)
     words = [word for word in range(WORDS) if word not in (*NEVER, EOS)]
     found = []
-    with torch.inference_mode():
-        for length in range(LONGEST + 1):
-            for sequence in product(words, repeat=length):
-                hidden, total, last = start, 0.0, BOS
-                for word in (*sequence, EOS):
-                    logits, hidden = model.step(torch.tensor([[last]]), hidden, memory)  # type: ignore[arg-type]
-                    logits[..., list(NEVER)] = -torch.inf
-                    total += float(logits[0, 0].log_softmax(-1)[word])
-                    last = word
-                found.append(Hypothesis(sequence, total, total / (length + 1) ** alpha))
+    for length in range(LONGEST + 1):
+        for sequence in product(words, repeat=length):
+            hidden, total, last = start, 0.0, BOS
+            for word in (*sequence, EOS):
+                row, hidden = following(model, last, hidden, memory)
+                total += float(row[word])
+                last = word
+            found.append(Hypothesis(sequence, total, total / (length + 1) ** alpha))
     return sorted(found, key=lambda one: -one.score)
 
 
@@ -101,22 +109,38 @@ def test_a_batch_gives_what_each_sentence_gives_alone(
         assert [one.score for one in found] == pytest.approx([one.score for one in alone])
 
 
+@pytest.mark.parametrize("max_tokens", [3, 20])
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_takes_the_likeliest_word_until_that_is_the_end(seed: int, max_tokens: int) -> None:
+    model = model_of(seed, "bigru-attention", 12)
+    sentences = [[4, 8], [5], [6, 7, 8]]
+    found = greedy(model.step, *encoded(model, *sentences), FIRST.expand(3), max_tokens=max_tokens)
+    for sentence, one in zip(sentences, found, strict=True):
+        memory, hidden = encoded(model, sentence)
+        last, total, words = BOS, 0.0, []
+        while last != EOS:
+            row, hidden = following(model, last, hidden, memory)
+            last = EOS if len(words) == max_tokens else int(row.argmax())
+            total += float(row[last])
+            words.append(last)
+        assert one.words == tuple(words[:-1])
+        assert one.log_probability == pytest.approx(total)
+        assert one.score == pytest.approx(total / len(words) ** 0.75)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_beam_of_one_is_greedy_until_an_end_is_worth_more(seed: int) -> None:
     model = model_of(seed, num_words=12)
     memory, hidden = encoded(model, [4, 8])
     words, last, ends = [], BOS, []
     total = 0.0
-    with torch.inference_mode():
-        for length in range(1, 8):
-            logits, hidden = model.step(torch.tensor([[last]]), hidden, memory)  # type: ignore[arg-type]
-            logits[..., list(NEVER)] = -torch.inf
-            row = logits[0, 0].log_softmax(-1)
-            ends.append(((total + float(row[EOS])) / length**0.75, tuple(words)))
-            row[EOS] = -torch.inf
-            last = int(row.argmax())
-            total += float(row[last])
-            words.append(last)
+    for length in range(1, 8):
+        row, hidden = following(model, last, hidden, memory)
+        ends.append(((total + float(row[EOS])) / length**0.75, tuple(words)))
+        row = torch.where(torch.arange(len(row)) == EOS, -torch.inf, row)
+        last = int(row.argmax())
+        total += float(row[last])
+        words.append(last)
     found = beam(model.step, *encoded(model, [4, 8]), FIRST, width=1, max_tokens=6)[0][0]
     assert found.words == max(ends)[1]
 
@@ -125,12 +149,10 @@ def test_a_hypothesis_keeps_its_log_probability() -> None:
     model = model_of(3, num_words=12)
     memory, hidden = encoded(model, [5])
     for one in beam(model.step, memory, hidden, FIRST, width=4, max_tokens=5, num_best=4)[0]:
-        with torch.inference_mode():
-            state, total = hidden, 0.0
-            for last, word in zip((BOS, *one.words), (*one.words, EOS), strict=True):
-                logits, state = model.step(torch.tensor([[last]]), state, memory)  # type: ignore[arg-type]
-                logits[..., list(NEVER)] = -torch.inf
-                total += float(logits[0, 0].log_softmax(-1)[word])
+        state, total = hidden, 0.0
+        for last, word in zip((BOS, *one.words), (*one.words, EOS), strict=True):
+            row, state = following(model, last, state, memory)
+            total += float(row[word])
         assert one.log_probability == pytest.approx(total, abs=1e-9)
         assert one.score == pytest.approx(total / (len(one.words) + 1) ** 0.75, abs=1e-9)
 
@@ -145,7 +167,7 @@ def test_samples_follow_the_models_distribution() -> None:
     torch.manual_seed(1)
     model = LanguageModel().build(Variant("gru"), NetworkConfig(4, 4, 0.0), [7]).eval()
     with torch.no_grad():
-        model.scorer.output.bias.copy_(torch.tensor([0, 0, 0, 0.0, 0.5, 1.0, 1.5]))
+        model.head.output.bias.copy_(torch.tensor([0, 0, 0, 0.0, 0.5, 1.0, 1.5]))
         hidden = model.stack.initial_hidden(4000)
         logits, _ = model.step(torch.tensor([[EOS]]), model.stack.initial_hidden(1), NoMemory())
         logits[..., list(NEVER)] = -torch.inf
@@ -184,4 +206,4 @@ def test_samples_repeat_with_the_seed_and_cool_down_to_the_likeliest() -> None:
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
-    assert draw(7, temperature=0.0) == draw(8, top_k=1)
+    assert draw(7, temperature=0.0) == draw(8, temperature=0.0)

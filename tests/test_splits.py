@@ -4,19 +4,20 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import SplitsConfig
+from pipeline.records import SplitsConfig, split_of
 from pipeline.splits import SPLITS, divide_pairs, divide_texts, reply_pairs, text_keys
 from pipeline.text import Utf8
 
 CONFIG = SplitsConfig(valid=0.25, test=0.25)
 sentences = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=60)
+replies = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 20)), max_size=60)
 
 
 def divided(pairs: list[tuple[int, int]]) -> dict[str, list[tuple[int, int]]]:
     sources = np.array([source for source, _ in pairs], np.uint64)
     targets = np.array([target for _, target in pairs], np.uint64)
     groups = [f"{source:032x}" for source, _ in pairs]
-    division = divide_pairs(groups, sources, targets, CONFIG)
+    division = divide_pairs(groups, sources, targets, CONFIG, sides_alone_leak=True)
     kept = sum(len(rows) for rows in division.rows.values())
     assert kept + division.num_duplicates + division.num_leaks == len(pairs)
     return {split: [pairs[row] for row in division.rows[split]] for split in SPLITS}
@@ -42,6 +43,24 @@ def test_what_is_held_out_is_held_out_whole_and_once(pairs: list[tuple[int, int]
     held = set(splits["valid"]) | set(splits["test"])
     for pair in set(pairs) - trained - held:
         assert {pair[0]} & {s for s, _ in held} or {pair[1]} & {t for _, t in held}
+
+
+@given(replies)
+def test_a_reply_that_is_held_out_anywhere_is_held_out_and_nothing_else_is_lost(
+    rows: list[tuple[int, int, int]],
+) -> None:
+    """The same pair may be said in dialogues of different splits: source, target, dialogue."""
+    sources, targets = (np.array([row[side] for row in rows], np.uint64) for side in (0, 1))
+    groups = [f"{dialogue:032x}" for *_, dialogue in rows]
+    division = divide_pairs(groups, sources, targets, CONFIG, sides_alone_leak=False)
+    places = dict(zip(groups, split_of(groups, CONFIG).tolist(), strict=True))
+    held_out = {
+        row[:2] for row, group in zip(rows, groups, strict=True) if places[group] != "train"
+    }
+    kept = {split: [rows[row][:2] for row in division.rows[split]] for split in SPLITS}
+    assert set(kept["valid"]) | set(kept["test"]) == held_out
+    assert set(kept["train"]) == {row[:2] for row in rows} - held_out
+    assert sum(map(len, kept.values())) == len({row[:2] for row in rows})
 
 
 @given(sentences, sentences)

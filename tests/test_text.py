@@ -279,3 +279,23 @@ def test_tokenize_batch_is_tokenize_row_by_row(config, texts):
 @settings(deadline=None)
 def test_any_english_tokens_can_be_joined(tokens):
     Tokenizer(TextConfig(language="en")).detokenise(tokens)
+
+
+@pytest.mark.parametrize(
+    ("language", "unit"),
+    [("zh", "word"), ("zh", "char"), ("en", "word"), ("en", "char"), ("en", "whitespace")],
+)
+@settings(deadline=None, max_examples=60)
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=5))
+def test_tokens_stand_for_all_characters_of_their_text(
+    language: str, unit: str, texts: list[str]
+) -> None:
+    tokenizer = Tokenizer(TextConfig(language=language, unit=unit))
+    rows = [tokenizer.tokenize(text) for text in [*texts, "It's \"here\", isn't it? ￭ ￮j"]]
+    dictionary = sorted({token for row in rows for token in row})
+    indices = np.array([dictionary.index(token) for row in rows for token in row], np.int32)
+    offsets = np.cumsum([0, *map(len, rows)])
+    counts = tokenizer.characters(dictionary, indices, offsets)
+    for row, tokens in enumerate(rows):
+        found = int(counts[offsets[row] : offsets[row + 1]].sum())
+        assert found == len(tokenizer.detokenise(tokens))

@@ -151,10 +151,19 @@ def test_every_part_of_the_state_counts() -> None:
         run(problem, observer=observer)
     kept = observer.kept
     assert kept is not None
-    for prefix in ("hidden/", "generator/cpu"):
-        tensors = {name: value for name, value in kept.tensors.items() if name[:7] != prefix[:7]}
-        if prefix == "generator/cpu":
-            tensors["generator/cpu"] = torch.Generator().manual_seed(99).get_state()
+    others = {
+        "hidden/": lambda value: value + 1,
+        "model/": lambda value: value * 1.5,
+        "optimizer/": lambda value: value + 1e-3,
+        "sums": lambda value: value + 1,
+        "generator/cpu": lambda value: torch.Generator().manual_seed(99).get_state(),
+    }
+    for prefix, spoil in others.items():
+        tensors = {
+            name: spoil(value) if name.startswith(prefix) else value
+            for name, value in kept.tensors.items()
+        }
+        assert any(name.startswith(prefix) for name in tensors), prefix
         changed = run(problem, state=TrainingState(tensors, dict(kept.scalars)))
         assert not same(whole, changed), prefix
 
@@ -181,8 +190,8 @@ def test_every_cell_learns_to_count(problem: Problem, variant: str) -> None:
         batch_size=16,
         patience=None,
     )
-    # A stream also asks where a row ends and with what the next begins: nobody can know.
-    limit = 1.3 if problem.name == "next_word" else 2.8
+    # Nobody can know with what a row begins, nor, in a stream, where it ends.
+    limit = 1.6 if problem.name == "next_word" else 2.8
     assert fitted.history[-1]["metrics"]["valid/perplexity"] < limit
 
 
@@ -244,6 +253,22 @@ def test_the_learning_rate_follows_its_schedule() -> None:
 
     assert rates("constant") == [0.1] * 4
     assert rates("step") == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+    random = np.random.default_rng(0).integers(4, V, (12, 8)).tolist()
+    history = run(
+        NextWord(window=2),
+        validation=Examples(Ragged.of(random)),
+        schedule="plateau",
+        decay=0.5,
+        num_epochs=6,
+        patience=None,
+        learning_rate=0.1,
+    ).history
+    best, rate = float("inf"), 0.1
+    for record in history:
+        assert record["metrics"]["train/learning_rate"] == pytest.approx(rate)
+        loss = record["metrics"]["valid/loss"]
+        rate, best = (rate, loss) if loss < best else (rate / 2, best)
+    assert rate < 0.1, "on random text some epoch is no better"
     cosine = rates("cosine")
     assert cosine == sorted(cosine, reverse=True)
     assert cosine[-1] < 0.01
@@ -299,12 +324,60 @@ def test_what_the_observer_knows_is_in_the_history() -> None:
     assert [record["timestamp_ms"] for record in history] == [1000, 2000, 3000]
 
 
-def test_nothing_to_train_on_and_nothing_to_validate_on_are_refused() -> None:
-    nothing = Examples(Ragged.of([[4]]))
-    with pytest.raises(InputError, match="nothing to train on"):
-        run(NextWord(), training=nothing)
-    with pytest.raises(InputError, match="cannot be validated"):
-        run(NextWord(), validation=nothing)
+@pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq(max_tokens=3)])
+def test_nothing_to_train_on_and_nothing_to_validate_on_are_refused(problem: Problem) -> None:
+    empty = Ragged.of([])
+    nothing = Examples(empty, empty if problem.paired else None)
+    with pytest.raises(InputError, match="the training split has 0 rows"):
+        run(problem, training=nothing)
+    with pytest.raises(InputError, match=r"validation split has 0 rows|training split has 30"):
+        run(problem, validation=nothing)
+
+
+@pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq()])
+def test_one_text_is_enough(problem: Problem) -> None:
+    one = Ragged.of([[4, 5]])
+    examples = Examples(one, one if problem.paired else None)
+    fitted = run(problem, training=examples, validation=examples, num_epochs=1, batch_size=99)
+    assert fitted.best_epoch == 1
+
+
+def test_the_gradient_is_clipped() -> None:
+    """One step of plain descent with the norm cut to 0.001 cannot move further than that."""
+
+    class Start(Observer):
+        weights: dict[str, torch.Tensor]
+
+        def save(self, state: Callable[[], TrainingState]) -> None:
+            self.weights = state().tensors
+            raise Stop
+
+    def moved(clip_norm: float | None) -> float:
+        tensors = []
+        for rate in (1.0, 2.0):
+            observer = Start()
+            with pytest.raises(Stop):
+                run(
+                    NextWord(),
+                    observer=observer,
+                    network=NetworkConfig(8, 12, 0.0),
+                    optimizer="sgd",
+                    learning_rate=rate,
+                    clip_norm=clip_norm,
+                )
+            tensors.append(observer.weights)
+        # The weights after a step of 2 less those after a step of 1: the (cut) gradient itself.
+        return float(
+            sum(
+                (tensors[1][name] - tensors[0][name]).square().sum()
+                for name in tensors[0]
+                if name.startswith("model/")
+            )
+            ** 0.5
+        )
+
+    assert moved(0.001) == pytest.approx(0.001, rel=0.01)
+    assert moved(None) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -316,6 +389,9 @@ def test_nothing_to_train_on_and_nothing_to_validate_on_are_refused() -> None:
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"seed": 2**70}, "seed"),
+        ({"seed": -1}, "seed"),
         ({"decay": 1.0}, "decay"),
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"patience": 0}, "patience"),

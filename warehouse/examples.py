@@ -94,12 +94,12 @@ def read_all(tables: Tables, refs: Sequence[TableRef], schema: pa.Schema) -> pa.
     return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
 
 
-def row_texts(column: pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """The tokens of each row as one text: bytes, and where each row begins in them."""
+def row_texts(column: pa.ChunkedArray) -> tuple[Bytes, Offsets, Offsets]:
+    """The tokens of each row end to end: bytes, where each row begins, how many tokens it has."""
     lists = column.combine_chunks()
     data, starts = utf8_column(lists.flatten())
     rows = lists.offsets.to_numpy().astype(np.int64)
-    return data, starts[rows - rows[0]]
+    return data, starts[rows - rows[0]], np.diff(rows)
 
 
 def paired_by(table: pa.Table, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> pa.Table:

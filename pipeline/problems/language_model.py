@@ -10,20 +10,18 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
-from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..recurrent import Hidden, NetworkConfig, Variant
 from ..vocabulary import EOS, PAD
 from .problem import (
     Batch,
     Batches,
     Examples,
     Problem,
-    TokenModel,
-    WordScorer,
+    TextModel,
     refuse_attention,
-    word_embedding,
 )
 
 
@@ -68,12 +66,15 @@ class LanguageModel(Problem):
     ) -> "StreamModel":
         return StreamModel(vocabulary_sizes[0], variant, network)
 
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        return np.ones(len(examples.inputs), bool)
+
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
     ) -> "StreamBatches":
         """Streams cut anew at a random offset in every epoch (d2l 9.3), so that the cuts move."""
         stream = _stream(examples)
-        offset = int(generator.integers(min(self.bptt, len(stream.targets))))
+        offset = int(generator.integers(max(1, min(self.bptt, len(stream.targets)))))
         return StreamBatches(stream, batch_size, self.bptt, self.carry_hidden, offset)
 
     def scoring_batches(self, examples: Examples, batch_size: int) -> "StreamBatches":
@@ -94,17 +95,13 @@ class _Stream:
 def _stream(examples: Examples) -> _Stream:
     texts = examples.inputs
     lengths = texts.lengths
-    num_tokens = int(lengths.sum())
-    starts, ends = texts.offsets[:-1], np.cumsum(lengths + 1) - 1
-    targets = np.full(num_tokens + len(texts), EOS, np.int32)
-    positions = np.full(len(targets), -1, np.int64)
-    inside = np.ones(len(targets), bool)
-    inside[ends] = False
-    positions[inside] = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(
-        num_tokens
-    )
-    targets[inside] = texts.values[positions[inside]]
-    inputs = np.concatenate((np.array([EOS], np.int32), targets[:-1]))
+    inside = np.ones(int(lengths.sum()) + len(texts), bool)
+    inside[np.cumsum(lengths + 1) - 1] = False
+    positions = np.full(len(inside), -1, np.int64)
+    positions[inside] = texts.positions
+    targets = np.full(len(inside), EOS, np.int32)
+    targets[inside] = texts.values[texts.positions]
+    inputs = np.concatenate((np.array([EOS], np.int32), targets))[:-1]
     return _Stream(inputs, targets, np.repeat(np.arange(len(texts)), lengths + 1), positions)
 
 
@@ -140,31 +137,23 @@ class StreamBatches(Batches):
         steps = slice(index * self.bptt, (index + 1) * self.bptt)
         targets = torch.from_numpy(self.targets[steps].astype(np.int64).ravel())
         return Batch(
-            (torch.from_numpy(self.inputs[steps]), torch.tensor(self.carry_hidden)),
+            (torch.from_numpy(self.inputs[steps]),),
             targets,
             self.rows[steps].ravel(),
             self.positions[steps].ravel(),
             int((targets != PAD).sum()),
+            self.carry_hidden,
         )
 
 
-class StreamModel(TokenModel):
-    """Embedding, recurrent stack, word scorer, over ``[T, B]`` ids."""
-
-    def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
-        super().__init__()
-        self.embedding = word_embedding(num_words, network)
-        self.dropout = nn.Dropout(network.dropout)
-        self.stack = RecurrentStack(
-            network.embedding_size, network.hidden_size, variant, network.dropout
-        )
-        self.scorer = WordScorer(self.embedding, self.stack.output_size, network)
+class StreamModel(TextModel):
+    """Every position of a stream is predicted from the state there; ids are ``[T, B]``."""
 
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
-        ids, carry_hidden = batch.inputs
+        (ids,) = batch.inputs
         outputs, final = self.stack(self.dropout(self.embedding(ids)), hidden)
-        carried = tuple(part.detach() for part in final) if bool(carry_hidden) else None
-        return self.scorer(outputs).flatten(0, 1), carried
+        carried = tuple(part.detach() for part in final) if batch.carries_hidden else None
+        return self.head(outputs).flatten(0, 1), carried
 
     def step(self, words: Tensor, hidden: Hidden, memory: object) -> tuple[Tensor, Hidden]:
         """One step of generation: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
@@ -172,5 +161,5 @@ class StreamModel(TokenModel):
         ``hidden`` has parts ``[L, B * K, H]``. There is no source, so ``memory`` is not read.
         """
         outputs, hidden = self.stack(self.embedding(words.flatten())[None], hidden)
-        logits: Tensor = self.scorer.output(self.scorer(outputs[0]))
+        logits: Tensor = self.head.output(self.head(outputs[0]))
         return logits.unflatten(0, words.shape), hidden

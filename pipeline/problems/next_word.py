@@ -10,21 +10,19 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError
 from ..ragged import Ragged
-from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..recurrent import Hidden, NetworkConfig, Variant
 from ..vocabulary import BOS
 from .problem import (
     Batch,
     Batches,
     Examples,
     Problem,
-    TokenModel,
-    WordScorer,
+    TextModel,
     refuse_attention,
-    word_embedding,
 )
 
 
@@ -32,9 +30,9 @@ from .problem import (
 class NextWord(Problem):
     """Many-to-one: a window of ``window`` words predicts the word behind it.
 
-    Training also learns from the beginning of a text, where the window is filled up with ``<bos>``
-    on the left, so that a prediction is possible from the first word on. Scores are of full windows
-    only, as the exercise defines them.
+    Where a text begins, the window is filled up with ``<bos>`` on the left, so that every word of a
+    text is learnt and scored, the first one too, and windows of any size are scored on the same
+    words.
 
     Raises:
         InputError: for a window below 1.
@@ -57,25 +55,17 @@ class NextWord(Problem):
     ) -> "WindowModel":
         return WindowModel(vocabulary_sizes[0], variant, network)
 
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        return examples.inputs.lengths > 0
+
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
     ) -> "WindowBatches":
-        targets = generator.permutation(_target_positions(examples.inputs, 1))
+        targets = generator.permutation(examples.inputs.positions)
         return WindowBatches(examples.inputs, targets, self.window, batch_size)
 
     def scoring_batches(self, examples: Examples, batch_size: int) -> "WindowBatches":
-        targets = _target_positions(examples.inputs, self.window)
-        return WindowBatches(examples.inputs, targets, self.window, batch_size)
-
-
-def _target_positions(texts: Ragged, num_before: int) -> NDArray[np.int64]:
-    """Where in the flat values a word has at least ``num_before`` words before it in its text."""
-    lengths = texts.lengths
-    starts = np.repeat(texts.offsets[:-1], lengths)
-    positions = np.repeat(texts.offsets[:-1] - np.cumsum(lengths) + lengths, lengths) + np.arange(
-        int(lengths.sum())
-    )
-    return positions[positions - starts >= num_before]
+        return WindowBatches(examples.inputs, examples.inputs.positions, self.window, batch_size)
 
 
 class WindowBatches(Batches):
@@ -110,21 +100,12 @@ class WindowBatches(Batches):
         )
 
 
-class WindowModel(TokenModel):
-    """Embedding, recurrent stack, word scorer on the top layer's final state, over ``[T, B]`` ids.
+class WindowModel(TextModel):
+    """The word behind a window from the top layer's final state; ids are ``[T, B]``.
 
     The final state of the backward direction, where there is one, is the one it has after reading
     the window's first word.
     """
-
-    def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
-        super().__init__()
-        self.embedding = word_embedding(num_words, network)
-        self.dropout = nn.Dropout(network.dropout)
-        self.stack = RecurrentStack(
-            network.embedding_size, network.hidden_size, variant, network.dropout
-        )
-        self.scorer = WordScorer(self.embedding, self.stack.output_size, network)
 
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
         return self.window_features(batch.inputs[0]), None
@@ -133,10 +114,10 @@ class WindowModel(TokenModel):
         """What enters the output layer for windows ``ids [T, B]``: ``[B, F]``."""
         _, final = self.stack(self.dropout(self.embedding(ids)))
         top = final[0][-self.stack.num_directions :]
-        scored: Tensor = self.scorer(torch.cat(tuple(top), dim=-1))
+        scored: Tensor = self.head(torch.cat(tuple(top), dim=-1))
         return scored
 
     def log_probabilities(self, ids: Tensor) -> Tensor:
         """Natural logarithms of the next word's probabilities after ``ids [T, B]``: ``[B, V]``."""
-        logits: Tensor = self.scorer.output(self.window_features(ids))
+        logits: Tensor = self.head.output(self.window_features(ids))
         return logits.log_softmax(-1)

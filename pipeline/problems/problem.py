@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..ragged import Ragged
-from ..recurrent import Hidden, NetworkConfig, Variant
+from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..vocabulary import PAD, SPECIALS, UNK
 
 CHUNK_ROWS = 256
@@ -66,6 +66,7 @@ class Batch:
         positions: where each target stands in the flat values of the predicted side, ``[N]``; -1
             for padding and for the end of a sequence, which has no character of its own.
         num_targets: targets that are scored.
+        carries_hidden: the next batch starts from the state in which this one ends.
     """
 
     inputs: tuple[Tensor, ...]
@@ -73,6 +74,7 @@ class Batch:
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
     num_targets: int
+    carries_hidden: bool = False
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
@@ -82,6 +84,7 @@ class Batch:
             self.rows,
             self.positions,
             self.num_targets,
+            self.carries_hidden,
         )
 
 
@@ -98,7 +101,7 @@ class Batches(Sequence[Batch]):
 class TokenModel(nn.Module, ABC):
     """A network whose last layer scores every word of a vocabulary."""
 
-    scorer: "WordScorer"
+    head: "WordHead"
 
     @abstractmethod
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
@@ -112,7 +115,7 @@ class TokenModel(nn.Module, ABC):
     def summed_nats(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's summed cross-entropy in nats (a scalar), and the next batch's state."""
         features, hidden = self.features(batch, hidden)
-        return summed_cross_entropy(features, self.scorer.output, batch.targets), hidden
+        return summed_cross_entropy(features, self.head.output, batch.targets), hidden
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,10 @@ class Problem(ABC):
         """A new model; ``vocabulary_sizes`` holds ``V`` of the inputs and, for pairs, targets."""
 
     @abstractmethod
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        """The rows that can be trained on, or scored: bool ``[N]``."""
+
+    @abstractmethod
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
     ) -> Batches:
@@ -155,13 +162,15 @@ def summed_cross_entropy(features: Tensor, output: nn.Linear, targets: Tensor) -
     """Cross-entropy of ``features [N, F]`` against ``targets [N]``, summed, in nats; PAD is free.
 
     Where torch has the fused form, logits never exist whole: memory falls from ``N x V`` to
-    ``CHUNK_ROWS x V``, and a training step is up to 1.4 times as fast on CPU.
+    ``CHUNK_ROWS x V``, and a training step is up to 1.4 times as fast on CPU. Older versions of
+    torch hold them whole while training.
     """
     fused = getattr(functional, "linear_cross_entropy", None)
-    if fused is None or not torch.is_grad_enabled():
-        return functional.cross_entropy(
-            output(features), targets, ignore_index=PAD, reduction="sum"
-        )
+    if not torch.is_grad_enabled():
+        parts = zip(features.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
+        return torch.stack([_cross_entropy(output(rows), goals) for rows, goals in parts]).sum()
+    if fused is None:
+        return _cross_entropy(output(features), targets)
     options = nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK_ROWS, chunking_method=None)
     loss: Tensor = fused(
         features,
@@ -175,6 +184,10 @@ def summed_cross_entropy(features: Tensor, output: nn.Linear, targets: Tensor) -
     return loss
 
 
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, targets, ignore_index=PAD, reduction="sum")
+
+
 @dataclass(frozen=True)
 class TokenScores:
     """How a model scored every target of a split, flat, in the order of its batches.
@@ -183,7 +196,7 @@ class TokenScores:
         nats: negative log-probability of each target, float64 ``[N]``.
         ranks: how many words the model would offer before the target (of equally likely words,
             half), int64 ``[N]``. Specials are never offered, and an unknown target is ``UNRANKED``:
-            no list of words contains it.
+            no list of words contains it; so is everything where scores are no numbers.
         rows, positions: as in :class:`Batch`.
     """
 
@@ -208,7 +221,7 @@ def score_tokens(
         features, hidden = model.features(batch, hidden)
         real = batch.targets != PAD
         kept = real.cpu().numpy()
-        nats, ranks = _nats_and_ranks(features[real], model.scorer.output, batch.targets[real])
+        nats, ranks = _nats_and_ranks(features[real], model.head.output, batch.targets[real])
         parts.append((nats, ranks, batch.rows[kept], batch.positions[kept]))
     model.train(was_training)
     if not parts:
@@ -231,15 +244,18 @@ def _nats_and_ranks(
         words = logits[:, len(SPECIALS) :]
         higher = (words > chosen).sum(1)
         equal = (words == chosen).sum(1) - 1
-        known = goals != UNK
+        known = (goals != UNK) & chosen[:, 0].isfinite()
         ranks.append(torch.where(known, higher + (equal + 1) // 2, UNRANKED))
     if not nats:
         return np.zeros(0), np.zeros(0, np.int64)
     return torch.cat(nats).cpu().numpy(), torch.cat(ranks).cpu().numpy()
 
 
-class WordScorer(nn.Module):
-    """The last layers of a word model: dropout, a projection where tying needs one, the output."""
+class WordHead(nn.Module):
+    """The last layers of a word model: dropout, a projection where tying needs one, ``output``.
+
+    Calling it gives what enters ``output``; logits come from ``output`` itself, in chunks.
+    """
 
     def __init__(self, embedding: nn.Embedding, num_features: int, network: NetworkConfig) -> None:
         super().__init__()
@@ -268,6 +284,19 @@ def word_embedding(num_words: int, network: NetworkConfig) -> nn.Embedding:
     return embedding
 
 
+class TextModel(TokenModel):
+    """Embedding, recurrent stack and word head over one text."""
+
+    def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
+        super().__init__()
+        self.embedding = word_embedding(num_words, network)
+        self.dropout = nn.Dropout(network.dropout)
+        self.stack = RecurrentStack(
+            network.embedding_size, network.hidden_size, variant, network.dropout
+        )
+        self.head = WordHead(self.embedding, self.stack.output_size, network)
+
+
 def refuse_attention(problem: str, variant: Variant) -> None:
     """Attention needs a source to attend to.
 
@@ -282,7 +311,7 @@ def refuse_attention(problem: str, variant: Variant) -> None:
 
 
 def order_by_length(
-    lengths: NDArray[np.float64], batch_size: int, generator: np.random.Generator
+    lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     """Rows in batches of like length, so that padding is rare; batches in random order.
 

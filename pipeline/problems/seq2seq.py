@@ -24,7 +24,7 @@ from .problem import (
     Examples,
     Problem,
     TokenModel,
-    WordScorer,
+    WordHead,
     order_by_length,
     word_embedding,
 )
@@ -74,24 +74,44 @@ class Seq2Seq(Problem):
         source_size, target_size = vocabulary_sizes
         return EncoderDecoder(source_size, target_size, variant, network, self.attention)
 
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        assert examples.targets is not None
+        sources, targets = examples.inputs.lengths, examples.targets.lengths
+        if not training:
+            return np.ones(len(sources), bool)
+        return (sources > 0) & (sources <= self.max_tokens) & (targets <= self.max_tokens)
+
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
     ) -> "PairBatches":
         assert examples.targets is not None
-        sources, targets = examples.inputs.lengths, examples.targets.lengths
-        fits = np.flatnonzero(
-            (sources <= self.max_tokens) & (targets <= self.max_tokens) & (sources > 0)
-        )
-        # A tie between targets of one length is broken by the source, so that both sides are even.
-        keys = targets[fits] + sources[fits] / (self.max_tokens + 1)
+        fits = np.flatnonzero(self.usable(examples, training=True))
+        sources, targets = examples.inputs.lengths[fits], examples.targets.lengths[fits]
+        # Among targets of one length the source decides, so that neither side is padded much.
+        keys = targets * (self.max_tokens + 1) + sources
         buckets = order_by_length(keys, batch_size, generator)
         return PairBatches(examples, [fits[bucket] for bucket in buckets])
 
     def scoring_batches(self, examples: Examples, batch_size: int) -> "PairBatches":
         assert examples.targets is not None
-        order = np.argsort(examples.targets.lengths, kind="stable")
-        rows = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        return PairBatches(examples, rows)
+        widths = np.maximum(examples.inputs.lengths, examples.targets.lengths) + 1
+        return PairBatches(examples, _bounded_batches(widths, batch_size, self.max_tokens + 1))
+
+
+def _bounded_batches(
+    widths: NDArray[np.int64], batch_size: int, usual_width: int
+) -> list[NDArray[np.int64]]:
+    """Rows by rising width, fewer in a batch where they are very wide: memory stays bounded."""
+    batches: list[NDArray[np.int64]] = []
+    rows: list[int] = []
+    for row in np.argsort(widths, kind="stable").tolist():
+        if rows and (
+            len(rows) == batch_size or (len(rows) + 1) * widths[row] > batch_size * usual_width
+        ):
+            batches.append(np.array(rows))
+            rows = []
+        rows.append(row)
+    return [*batches, np.array(rows)] if rows else batches
 
 
 def padded_sources(sources: Ragged, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -202,16 +222,15 @@ class EncoderDecoder(TokenModel):
         self.source_embedding = word_embedding(source_size, network)
         self.encoder = RecurrentStack(network.embedding_size, size, variant, network.dropout)
         context_size = self.encoder.output_size
-        self.bridge: nn.Module | None = None
-        if variant.bidirectional:
-            self.bridge = nn.Linear(context_size, size)
+        num_states = self.encoder.cell.num_states if variant.bidirectional else 0
+        self.bridges = nn.ModuleList(nn.Linear(context_size, size) for _ in range(num_states))
         forward = Variant(variant.cell, variant.num_layers, kernel=variant.kernel)
         self.target_embedding = word_embedding(target_size, network)
         self.decoder = RecurrentStack(
             network.embedding_size + context_size, size, forward, network.dropout
         )
         self.attention = Attention(attention, context_size, size) if variant.attention else None
-        self.scorer = WordScorer(self.target_embedding, size, network)
+        self.head = WordHead(self.target_embedding, size, network)
 
     def encode(self, source: Tensor, lengths: Tensor) -> tuple[Memory, Hidden]:
         """Read ``source [S, B]``: the memory, and the decoder's first state ``[L, B, H]``."""
@@ -223,17 +242,19 @@ class EncoderDecoder(TokenModel):
         if self.attention is not None:
             values = self.dropout(outputs).transpose(0, 1)
             keys = self.attention.key(values)
-        return Memory(context, keys, values, mask), tuple(self._bridged(part) for part in final)
+        return Memory(context, keys, values, mask), self._bridged(final)
 
-    def _bridged(self, part: Tensor) -> Tensor:
-        """A part of the encoder's state for the decoder: ``[L * D, B, H]`` to ``[L, B, H]``.
+    def _bridged(self, final: Hidden) -> Hidden:
+        """The encoder's state for the decoder: parts ``[L * D, B, H]`` to ``[L, B, H]``.
 
-        Two directions become one by a learnt layer (Bahdanau, Cho and Bengio 2015, appendix A.2.2).
+        Two directions become one by a learnt layer for each part of the state, under a tanh for h
+        (Bahdanau, Cho and Bengio 2015, appendix A.2.2); an LSTM's c has no bounds to keep.
         """
-        if self.bridge is None:
-            return part
-        pairs = part.unflatten(0, (-1, 2)).movedim(1, 2).flatten(2)
-        return torch.tanh(self.bridge(pairs))
+        if not self.bridges:
+            return final
+        pairs = (part.unflatten(0, (-1, 2)).movedim(1, 2).flatten(2) for part in final)
+        h, *others = (bridge(part) for bridge, part in zip(self.bridges, pairs, strict=True))
+        return torch.tanh(h), *others
 
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
         source, lengths, words = batch.inputs
@@ -243,7 +264,7 @@ class EncoderDecoder(TokenModel):
         outputs, _ = self.decoder(torch.cat((embedded, context), dim=-1), start)
         if self.attention is not None:
             outputs = self.attention(outputs.transpose(0, 1), memory).transpose(0, 1)
-        return self.scorer(outputs).flatten(0, 1), None
+        return self.head(outputs).flatten(0, 1), None
 
     def step(self, words: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
         """One step of search: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
@@ -257,5 +278,5 @@ class EncoderDecoder(TokenModel):
         queries = outputs[0].unflatten(0, (num_sentences, num_hypotheses))
         if self.attention is not None:
             queries = self.attention(queries, memory)
-        logits: Tensor = self.scorer.output(self.scorer(queries))
+        logits: Tensor = self.head.output(self.head(queries))
         return logits, hidden
