@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,8 @@ KEYS: dict[str, frozenset[str]] = {
 
 SAMPLES = Path(__file__).parent / "sample"
 DEFAULT_WAREHOUSE = ".warehouse"
+MODEL_NAME = re.compile(r"\w[\w.-]{0,99}")
+"""What the registry, the tables and a file system all take as the name of a model."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,12 @@ def catalogue(path: str | Path | None = None) -> Catalogue:
         content = yaml.safe_load(found.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the catalogue {found} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         where = " ".join(str(error).split())
         raise InputError(f"the catalogue {found} is not YAML: {where}") from error
     _refuse_unknown(content, "file", f"{found}")
     deployments: dict[str, Deployment] = {}
-    for entry in content.get("deployments") or ():
+    for entry in _listed(content, "deployments", f"{found}"):
         deployment = _deployment(entry, found)
         if deployment.name in deployments:
             raise InputError(f"{found}: two deployments have the name {deployment.name!r}")
@@ -116,20 +119,32 @@ def _deployment(entry: Any, path: Path) -> Deployment:
     for part in ("work_pool", "concurrency_limit"):
         if isinstance(entry.get(part), dict):
             _refuse_unknown(entry[part], part, f"{place}, {part}")
-    schedules = entry.get("schedules") or ()
+    schedules = _listed(entry, "schedules", place)
     for schedule in schedules:
         _refuse_unknown(schedule, "schedule", f"{place}, schedules")
     parameters = entry.get("parameters") or {}
     if not isinstance(parameters, dict) or not isinstance(entry.get("entrypoint"), str):
         raise InputError(f"{place}: give an entrypoint, and parameters as a mapping")
+    tags, description = _listed(entry, "tags", place), entry.get("description") or ""
+    slugs = [schedule["slug"] for schedule in schedules if "slug" in schedule]
+    for text in (description, *tags, *slugs):
+        if not isinstance(text, str):
+            raise InputError(f"{place}: {text!r:.80} must be a text: write it in quotes")
     return Deployment(
         name=name,
         flow=entry["entrypoint"].replace(":", ".").rpartition(".")[2],
-        description=" ".join((entry.get("description") or "").split()),
-        tags=tuple(entry.get("tags") or ()),
+        description=" ".join(description.split()),
+        tags=tuple(tags),
         parameters=parameters,
-        slugs=tuple(schedule["slug"] for schedule in schedules if "slug" in schedule),
+        slugs=tuple(slugs),
     )
+
+
+def _listed(content: Mapping[str, Any], key: str, place: str) -> list[Any]:
+    found = content.get(key) or []
+    if not isinstance(found, list):
+        raise InputError(f"{place}: {key} must be a list, not {found!r:.80}")
+    return found
 
 
 def _refuse_unknown(content: Any, kind: str, place: str) -> None:
@@ -232,8 +247,8 @@ def checked(parameters: Mapping[str, Any], signature: inspect.Signature) -> dict
     """``parameters`` as the typed arguments of the function with ``signature``, defaults included.
 
     Settings may be given as mappings or as they are. Raises InputError, in one sentence that names
-    the setting, for an unknown or missing parameter, an unknown key at any depth, and a value that
-    its settings class refuses.
+    the setting, for an unknown or missing parameter, an unknown key at any depth, a value that
+    its settings class refuses, and a ``name`` that no model can have.
     """
     for name in parameters:
         _parameter(signature, name, name)
@@ -246,6 +261,12 @@ def checked(parameters: Mapping[str, Any], signature: inspect.Signature) -> dict
             arguments[name] = parameter.default
         else:
             raise InputError(f"the parameter {name} is missing")
+    model = arguments.get("name")
+    if isinstance(model, str) and not (MODEL_NAME.fullmatch(model) and len(model.encode()) <= 200):
+        raise InputError(
+            f"name is {model!r:.120}: the name of a model has up to 100 letters, digits, '_', '-' "
+            "and '.', and begins with a letter, a digit or '_'"
+        )
     return arguments
 
 

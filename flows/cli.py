@@ -14,10 +14,12 @@ import json
 import logging
 import math
 import os
+import socket
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +38,7 @@ from flows.catalogue import (
     warehouse_root,
 )
 from pipeline.errors import InputError
-from warehouse.errors import StorageError
+from warehouse.errors import FORBIDDEN, FULL, StorageError, remedy_of
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -71,12 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tidemill: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return MISTAKE
     except KeyboardInterrupt:
+        print(  # noqa: T201
+            "tidemill: interrupted: the same command goes on from what is kept", file=sys.stderr
+        )
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough of it; nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL | FORBIDDEN:
+            where = error.filename or warehouse_root(getattr(parsed, "warehouse", None))
+            sentence = f"{where}: {error.strerror}: {remedy_of(error)}"
+            print(f"tidemill: {printable(sentence)}", file=sys.stderr)  # noqa: T201
+            return MISTAKE
         print(printable(traceback.format_exc(), keep="\n"), end="", file=sys.stderr)  # noqa: T201
         return FAILED
 
@@ -97,17 +107,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tidemill", description="Train, compare and register recurrent sequence models."
     )
+    parser.add_argument("--version", action="version", version=f"tidemill {_own_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int], summary: str
+        name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str = ""
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary)
+        added = commands.add_parser(name, help=summary, description=f"{summary}{more}")
         added.set_defaults(command=run)
-        added.add_argument(
-            "--warehouse", metavar="DIR", help="default: $TIDEMILL_WAREHOUSE, else .warehouse"
-        )
         return added
+
+    def of_warehouse(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "--warehouse",
+            metavar="DIR",
+            help="the folder that keeps everything (default: $TIDEMILL_WAREHOUSE, else .warehouse)",
+        )
 
     def as_json(added: argparse.ArgumentParser) -> None:
         added.add_argument(
@@ -115,70 +130,144 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     def of_catalogue(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--catalogue", metavar="FILE", help="another prefect.yaml")
+        added.add_argument(
+            "--catalogue", metavar="FILE", help="another file of deployments than prefect.yaml"
+        )
 
-    retrain = command("retrain", _retrain, "run a deployment of the catalogue in this process")
-    retrain.add_argument("name", metavar="NAME")
-    retrain.add_argument(
-        "--source", nargs="+", action="extend", metavar="PATH_OR_GLOB", help="instead of its own"
+    def of_deployment(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "name", metavar="NAME", help="a deployment of prefect.yaml, such as demo"
+        )
+        added.add_argument(
+            "--source",
+            nargs="+",
+            action="extend",
+            metavar="PATH_OR_GLOB",
+            help="these files instead of the deployment's own: paths, folders, patterns, "
+            "addresses such as hf://, or sample:NAME",
+        )
+        added.add_argument(
+            "--set",
+            nargs="+",
+            action="extend",
+            metavar="KEY=VALUE",
+            default=[],
+            help="change single settings of the deployment, such as training.num_epochs=5 or "
+            "records.max_rejected=0.2",
+        )
+
+    def of_model(added: argparse.ArgumentParser) -> None:
+        added.add_argument("name", metavar="NAME", help="a registered model, such as demo")
+
+    retrain = command(
+        "retrain", _retrain, "train and compare the variants of a deployment, in this process"
     )
-    retrain.add_argument("--variants", metavar="A,B", help="for example lstm,gru-2,bilstm")
+    of_deployment(retrain)
     retrain.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        metavar="KEY=VALUE",
-        default=[],
-        help="for example training.num_epochs=5",
+        "--variants",
+        metavar="A,B",
+        help="these instead of the deployment's own, such as lstm,gru-2,bilstm",
     )
-    retrain.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    retrain.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="what computes: cuda is a GPU, auto takes one where there is one (default: auto)",
+    )
     of_catalogue(retrain)
+    of_warehouse(retrain)
     as_json(retrain)
 
     ingest = command("ingest", _ingest, "check and store the sources of a deployment, no training")
-    ingest.add_argument("name", metavar="NAME")
-    ingest.add_argument("--source", nargs="+", action="extend", metavar="PATH_OR_GLOB")
-    ingest.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", default=[])
+    of_deployment(ingest)
     of_catalogue(ingest)
+    of_warehouse(ingest)
     as_json(ingest)
 
-    quarantine = command("quarantine", _quarantine, "rows that were rejected, by reason")
-    quarantine.add_argument("name", metavar="NAME")
-    quarantine.add_argument("--samples", type=int, default=3, help="rows shown of each reason")
+    quarantine = command("quarantine", _quarantine, "show the rows that were rejected, by reason")
+    quarantine.add_argument("name", metavar="NAME", help="a deployment whose data was ingested")
+    quarantine.add_argument(
+        "--samples", type=int, default=3, help="rows shown of each reason (default: 3)"
+    )
+    of_warehouse(quarantine)
     as_json(quarantine)
 
     leaderboard = command("leaderboard", _leaderboard, "all versions of a model and their scores")
-    leaderboard.add_argument("name", metavar="NAME")
+    of_model(leaderboard)
+    of_warehouse(leaderboard)
     as_json(leaderboard)
 
     predict = command("predict", _predict, "answers of the champion, or of another version")
-    predict.add_argument("name", metavar="NAME")
-    predict.add_argument("texts", nargs="*", metavar="TEXT")
-    predict.add_argument("--input", type=Path, help="a text a line, or .jsonl with the key text")
-    predict.add_argument("--output", type=Path, help="where the answers to --input go, as JSONL")
+    of_model(predict)
+    predict.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts to continue, translate or answer"
+    )
+    predict.add_argument(
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="a file of texts instead: one a line, or .jsonl with the key text",
+    )
+    predict.add_argument(
+        "--output", type=Path, metavar="FILE", help="where the answers to --input go, as JSONL"
+    )
     which = predict.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int)
-    which.add_argument("--variant", help="the newest version of it, for example lstm-2")
-    predict.add_argument("--top", type=int, default=5, help="candidates for each text")
+    which.add_argument(
+        "--version",
+        type=int,
+        metavar="NUMBER",
+        help="the version that answers, by its number on the leaderboard (default: the champion)",
+    )
+    which.add_argument(
+        "--variant", help="the newest version of this variant answers, such as lstm-2"
+    )
+    predict.add_argument("--top", type=int, default=5, help="candidates for each text (default: 5)")
+    of_warehouse(predict)
     as_json(predict)
 
-    rollback = command("rollback", _rollback, "make the previous champion the champion again")
-    rollback.add_argument("name", metavar="NAME")
+    rollback = command(
+        "rollback",
+        _rollback,
+        "make the previous champion the champion again",
+        "; a second rollback swaps the two back",
+    )
+    of_model(rollback)
+    of_warehouse(rollback)
 
     promote = command("promote", _promote, "make a version the champion, whatever it scored")
-    promote.add_argument("name", metavar="NAME")
-    promote.add_argument("version", metavar="VERSION", type=int)
-    promote.add_argument("--reason", default="promoted by hand", help="what the page shall say")
+    of_model(promote)
+    promote.add_argument(
+        "version", metavar="VERSION", type=int, help="its number on the leaderboard"
+    )
+    promote.add_argument(
+        "--reason",
+        default="promoted by hand",
+        help="what the leaderboard shall say about it (default: promoted by hand)",
+    )
+    of_warehouse(promote)
 
     ui = command("ui", _ui, "show runs and models in the browser")
-    ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument(
+        "--port",
+        type=int,
+        default=5000,
+        help="the port of 127.0.0.1 that serves the pages (default: 5000)",
+    )
+    of_warehouse(ui)
 
     doctor = command("doctor", _doctor, "check libraries, device, warehouse and servers")
+    of_warehouse(doctor)
     as_json(doctor)
 
     deploy = command("deploy", _deploy, "send the catalogue to the Prefect server, with schedules")
     of_catalogue(deploy)
     return parser
+
+
+def _own_version() -> str:
+    try:
+        return version("tidemill")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -188,7 +277,7 @@ def _retrain(parsed: argparse.Namespace) -> int:
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     if parsed.source:
         parameters["sources"] = parsed.source
-    if parsed.variants:
+    if parsed.variants is not None:
         parameters["variants"] = [each.strip() for each in parsed.variants.split(",")]
     if parsed.device:
         parameters["device"] = parsed.device
@@ -241,10 +330,15 @@ def _ingest(parsed: argparse.Namespace) -> int:
 def _quarantine(parsed: argparse.Namespace) -> int:
     from warehouse.tables import Tables
 
+    if parsed.samples < 0:
+        raise InputError(f"--samples is {parsed.samples}: it must be at least 0")
     tables = Tables(warehouse_root(parsed.warehouse))
     head = tables.head(parsed.name)
     if head is None:
-        raise InputError(f"{parsed.name} holds no data: run tidemill ingest {parsed.name}")
+        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
+        raise InputError(
+            f"{parsed.name} holds no data: {known or f'run tidemill ingest {parsed.name}'}"
+        )
     rows = [row for ref in tables.snapshot(head).attached for row in tables.read(ref).to_pylist()]
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -285,7 +379,11 @@ def _leaderboard(parsed: argparse.Namespace) -> int:
     registry = _registry(parsed)
     rows = _leaderboard_rows(registry, parsed.name)
     if not rows:
-        raise InputError(f"{parsed.name} has no versions: run tidemill retrain {parsed.name}")
+        known = f"there are {', '.join(names)}" if (names := registry.names()) else ""
+        raise InputError(
+            f"there is no registered model {parsed.name!r}: "
+            f"{known or f'run tidemill retrain {parsed.name}'}"
+        )
     if parsed.json:
         _print_json(rows)
     else:
@@ -298,9 +396,11 @@ def _predict(parsed: argparse.Namespace) -> int:
         raise InputError("give texts to predict from, or a file of them with --input")
     if bool(parsed.input) != bool(parsed.output):
         raise InputError("--input and --output belong together")
-    registry = _registry(parsed)
-    from flows.predict import predict_file, predict_texts
+    from flows.predict import check_files, predict_file, predict_texts
 
+    if parsed.input:
+        check_files(parsed.input, parsed.output)
+    registry = _registry(parsed)
     model = registry.load(parsed.name, version=parsed.version, variant=parsed.variant)
     if parsed.input:
         num_texts = predict_file(model, parsed.input, parsed.output, parsed.top)
@@ -338,9 +438,32 @@ def _promote(parsed: argparse.Namespace) -> int:
 def _ui(parsed: argparse.Namespace) -> int:
     registry = _registry(parsed)
     command = registry.server_command(port=parsed.port)
+    _check_port(parsed.port)
     _say(f"http://127.0.0.1:{parsed.port}  (Ctrl-C ends it)")
     environment = {**os.environ, **registry.server_environment()}
-    return subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as server:
+        try:
+            code = server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            server.wait()
+            return OK
+    return code if code >= 0 else 128 - code  # as shells say which signal ended it
+
+
+def _check_port(port: int) -> None:
+    """Raises InputError where no server can listen on a port of 127.0.0.1."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port is {port}: it must be from 1 to 65535")
+    with socket.socket() as tried:
+        # As servers do: a port whose last connection was just closed is free.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be used ({error.strerror}): choose another with --port"
+            ) from error
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -382,7 +505,7 @@ def _registry(parsed: argparse.Namespace) -> "Registry":
     root, server = warehouse_root(parsed.warehouse), tracking_uri()
     if server is None and not (root / "mlflow").is_dir():
         raise InputError(
-            f"{root} holds no models yet: run tidemill demo, or name another warehouse"
+            f"{root} holds no models yet: run tidemill retrain demo, or name another warehouse"
         )
     from warehouse.registry import Registry
 
@@ -396,6 +519,9 @@ def _leaderboard_rows(registry: "Registry", name: str) -> list[dict[str, Any]]:
             "variant": each.variant,
             "champion": each.champion,
             "metrics": each.metrics,
+            "reason": each.tags.get("promotion_reason", ""),
+            "unit": each.params.get("text.unit", ""),
+            "snapshot": each.tags.get("snapshot", "")[:12],
         }
         for each in registry.versions(name)
     ]
@@ -450,14 +576,18 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     scores = sorted({key for each in versions for key in each.metrics if key.startswith("test/")})
     shown = [*scores, "size/parameters", "speed/training_seconds"]
     titles = [*(key.removeprefix("test/") for key in scores), "parameters", "seconds"]
+    origins = {
+        (each.tags.get("snapshot", ""), each.params.get("text.unit", "")) for each in versions
+    }
     _print_table(
-        ("version", "variant", "", *titles),
+        ("version", "variant", "", *titles, "data"),
         [
             (
                 str(each.version),
                 each.variant,
                 "champion" if each.champion else "",
                 *(_number(each.metrics.get(key)) for key in shown),
+                each.tags.get("snapshot", "")[:8],
             )
             for each in versions
         ],
@@ -465,9 +595,13 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     )
     for each in versions:
         if each.champion:
-            why = each.tags.get("promotion_reason", "no reason was written down")
-            _say(f"\nchampion: version {each.version}, {each.variant}. {why}")
-    _say(f"pages: {registry.page(name)} (tidemill ui serves them)")
+            _say(f"champion: {why or each.tags.get('promotion_reason', 'no reason is known')}")
+    if len(origins) > 1 and "test/perplexity" in scores:
+        _say(
+            "These versions differ in data or in the unit of text: their perplexities do not "
+            "compare; bits per character do where the data is the same."
+        )
+    _say(f"pages: tidemill ui, then {registry.page(name)}")
 
 
 def _number(value: float | None) -> str:

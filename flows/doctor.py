@@ -92,7 +92,7 @@ def _warehouse(root: Path) -> Check:
 def _registry(root: Path) -> Check:
     from warehouse.registry import Registry
 
-    remedy = "restore mlflow/mlflow.db from a backup, or move it away and retrain"
+    remedy = "restore the folder mlflow from a backup, or move it away and retrain"
     return _try("models", lambda: ", ".join(Registry(root).names()) or "none yet", remedy)
 
 

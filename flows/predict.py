@@ -33,13 +33,40 @@ def predict_texts(model: LoadedModel, texts: Sequence[str], top: int = 5) -> lis
     ]
 
 
+def check_files(source: Path, target: Path) -> None:
+    """Refuse, before a model is loaded, what could not be read or would destroy something.
+
+    Raises InputError where ``source`` is no file, or ``target`` cannot become one.
+    """
+    if not source.exists() or source.is_dir():
+        raise InputError(f"there is no file {source} to read: correct --input")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"the folder of {target} does not exist: make it, or correct --output")
+    if target.exists():
+        if not target.is_file():
+            raise InputError(f"{target} is not a file: name one with --output")
+        if target.samefile(source):
+            raise InputError(f"{target} is --input as well: give --output another name")
+
+
 def predict_file(model: LoadedModel, source: Path, target: Path, top: int = 5) -> int:
     """Answer every text of ``source`` in ``target``, a JSON line each; returns how many.
 
     ``source`` has a text a line; or, named ``.jsonl``, an object with the key ``text`` a line.
-    ``target`` appears when it is whole. Raises InputError naming the line that cannot be read.
+    ``target`` appears when it is whole. Raises InputError naming the line that cannot be read,
+    or the file that cannot be written.
     """
-    descriptor, aside = tempfile.mkstemp(dir=target.absolute().parent, prefix=f".{target.name}.")
+    try:
+        # What gets replaced is the file that a link leads to, never the link.
+        return _predict_file(model, source, target.resolve(), top)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be written ({error.strerror}): correct --output, or free some space"
+        ) from error
+
+
+def _predict_file(model: LoadedModel, source: Path, target: Path, top: int) -> int:
+    descriptor, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         num_texts = 0
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:

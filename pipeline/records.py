@@ -14,6 +14,7 @@ Shape letters: R rows, U utterances.
 """
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -345,7 +346,7 @@ def _fault_of_dialogue(row: Any, names: tuple[str, ...]) -> tuple[str, str] | No
     dialog = names[3]
     for name in names:
         if name not in row:
-            return "missing_key", f"there is no {name!r}"
+            return "missing_key", _missing(name, row)
         wanted = list if name == dialog else str
         if type(row[name]) is not wanted:
             return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not {_TYPES[wanted]}"
@@ -354,6 +355,14 @@ def _fault_of_dialogue(row: Any, names: tuple[str, ...]) -> tuple[str, str] | No
             kind = _TYPES[type(utterance)]
             return "wrong_type", f"item {i} of {dialog!r} is {kind}, not a string"
     return None
+
+
+def _missing(name: str, row: dict[str, Any]) -> str:
+    """Which key a row lacks, and the kind of records whose keys it has."""
+    for kind, contract in KINDS.items():
+        if all(key in row for key in contract):
+            return f"there is no {name!r}; its keys are those of {kind}: set records.kind={kind}"
+    return f"there is no {name!r}"
 
 
 def _are_sound_dialogues(rows: list[Any], names: tuple[str, ...]) -> bool:
@@ -475,7 +484,7 @@ def _fault_of_pair(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
         return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
     for name in names:
         if name not in row:
-            return "missing_key", f"there is no {name!r}"
+            return "missing_key", _missing(name, row)
         if type(row[name]) is not str:
             return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not a string"
     for name in names:
@@ -560,9 +569,14 @@ def check_rejected(
     if num_accepted and num_rejected <= config.max_rejected * num_rows:
         return
     frequent = ", ".join(f"{REASONS[code]} ({n})" for code, n in reasons.most_common(3))
+    share = num_rejected / num_rows
     allowed = f"at most {config.max_rejected:.1%} may be" if num_accepted else "none is left"
+    remedy = "Correct the rows"
+    if reasons.most_common(1)[0][0] == "not_utf8":
+        remedy = "Convert the file to UTF-8 (iconv)"
+    if num_accepted:
+        remedy += f" or allow more: --set records.max_rejected={math.ceil(share * 100) / 100:g}"
     raise InputError(
-        f"{sources}: {num_rejected} of {num_rows} rows were rejected"
-        f" ({num_rejected / num_rows:.1%}; {allowed}): {frequent}; for instance {example}."
-        " Correct the rows or raise max_rejected."
+        f"{sources}: {num_rejected} of {num_rows} rows were rejected ({share:.1%}; {allowed}):"
+        f" {frequent}; for instance {example}. {remedy}."
     )

@@ -98,6 +98,12 @@ deployments:
         ("    entrypoint: flows.retrain.retrain\n", "", "give an entrypoint"),
         ("deployments:", "deployments: [", "is not YAML"),
         (GOOD, "- a list", "must be a mapping"),
+        (GOOD, "deployments: 3", "deployments must be a list, not 3"),
+        (GOOD, "deployments: 2024-13-45", "is not YAML"),
+        ("- name: demo\n", "- name: demo\n    tags: nightly\n", "tags must be a list"),
+        ("- name: demo\n", "- name: demo\n    tags: [1]\n", "1 must be a text"),
+        ("- name: demo\n", "- name: demo\n    description: 3\n", "3 must be a text"),
+        ('[{cron: "0 1 * * *", slug: nightly}]', "daily", "schedules must be a list, not 'daily'"),
     ],
 )
 def test_what_prefect_would_drop_is_refused(
@@ -231,6 +237,8 @@ def test_one_setting_is_changed_and_its_neighbours_kept(
         ({"training": {"schedule": {"rate": 1}}}, "no setting training.schedule.rate"),
         ({"variants": "lstm"}, "variants: Input should be a valid list, not 'lstm'"),
         ({"problem": {"size": 3}}, "give a name, one of stream, window"),
+        ({"name": "../x"}, "name is '../x': the name of a model has up to 100 letters"),
+        ({"name": "字" * 70}, "the name of a model has up to 100 letters"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(overrides: dict[str, Any], message: str) -> None:

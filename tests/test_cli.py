@@ -1,9 +1,11 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import errno
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import yaml
 
 from flows import cli
 from flows.cli import main, printable
+from flows.predict import check_files
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,10 +70,14 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     assert sorted(row["variant"] for row in rows) == ["gru", "lstm"]
     assert [row["champion"] for row in rows].count(True) == 1
     assert all(any(name.startswith("test/") for name in row["metrics"]) for row in rows)
+    assert {(row["unit"], len(row["snapshot"])) for row in rows} == {("word", 12)}
+    assert [bool(row["reason"]) for row in rows] == [row["champion"] for row in rows]
 
     assert retrain(trained, "--variants", "gru,lstm") == 0
     second = capsys.readouterr()
     assert "champion" in second.out and "Cached" in second.err
+    assert "data" in second.out and rows[0]["snapshot"][:8] in second.out
+    assert "do not compare" not in second.out
     assert "Completed" not in "".join(line for line in second.err.splitlines() if "fit" in line)
     assert run(trained, "leaderboard", "demo", "--json") == 0
     assert json.loads(capsys.readouterr().out) == rows
@@ -96,6 +103,17 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     assert run(trained, "predict", "demo", "a", "--version", "99") == 2
     assert run(trained, "rollback", "demo") == 2
     capsys.readouterr()
+    for command in (("leaderboard", "dmeo"), ("rollback", "dmeo"), ("promote", "dmeo", "1")):
+        assert run(trained, *command) == 2
+        assert "no registered model 'dmeo'" in (said := capsys.readouterr().err), said
+        assert "there are demo" in said
+    assert run(trained, "quarantine", "dmeo") == 2
+    assert "there is data of demo" in capsys.readouterr().err
+    assert run(trained, "predict", "demo", "a", "--top", "0") == 2
+    assert "top is 0: it must be at least 1" in capsys.readouterr().err
+
+    assert retrain(trained, "--variants", "gru", "--set", "text.unit=char") == 0
+    assert "their perplexities do not compare" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -107,14 +125,18 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
         (("retrain", "demo", "--set", "training.num_epochs=0"), "must be at least 1"),
         (("retrain", "demo", "--catalogue", "absent.yaml"), "absent.yaml cannot be read"),
         (("retrain", "demo", "--variants", "lsmt"), "lsmt"),
+        (("retrain", "demo", "--variants", ""), "unknown variant ''"),
+        (("retrain", "demo", "--set", "name=../x"), "name is '../x': the name of a model has"),
         (("retrain", "demo", "--source", "absent/*.jsonl"), "absent/*.jsonl"),
         (("ingest", "demo", "--source", "sample:poems"), "no sample:poems"),
-        (("leaderboard", "demo"), "holds no models yet"),
+        (("leaderboard", "demo"), "holds no models yet: run tidemill retrain demo"),
         (("predict", "demo", "text"), "holds no models yet"),
         (("predict", "demo"), "give texts"),
         (("predict", "demo", "--input", "a.txt"), "belong together"),
         (("rollback", "demo"), "holds no models yet"),
+        (("predict", "demo", "--input", "absent", "--output", "b"), "there is no file absent"),
         (("quarantine", "demo"), "holds no data"),
+        (("quarantine", "demo", "--samples", "-1"), "must be at least 0"),
         (("deploy",), "no Prefect server is configured"),
     ],
 )
@@ -159,7 +181,73 @@ def test_a_bug_shows_its_traceback_and_ctrl_c_does_not(
     assert capsys.readouterr().err == f"tidemill: {printable(ESCAPES)}\n"
     monkeypatch.setattr(cli, "_doctor", fail(KeyboardInterrupt()))
     assert main(["doctor"]) == 130
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.count("the same command goes on from what is kept\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free some space, or choose another warehouse"),
+        (errno.EROFS, "make it writable, or choose another warehouse"),
+    ],
+)
+def test_a_full_or_read_only_disk_is_one_sentence(
+    code: int,
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("flows.caching.ProcessLocks._open_locked", fail)
+    assert main(["ingest", "demo", "--warehouse", str(tmp_path)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"tidemill: {tmp_path}: {os.strerror(code)}: {remedy}")
+
+
+def test_the_version_and_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--version"], ["deploy", "--help"], ["retrain", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("tidemill ")
+    assert "--warehouse" not in shown.partition("usage: tidemill retrain")[0]
+
+
+def test_every_argument_explains_itself() -> None:
+    commands = next(action for action in cli._parser()._actions if isinstance(action.choices, dict))
+    assert isinstance(commands.choices, dict)
+    for name, parser in commands.choices.items():
+        assert [each.dest for each in parser._actions if not each.help] == [], name
+
+
+def test_answers_never_replace_what_they_must_not(tmp_path: Path) -> None:
+    source, link = tmp_path / "a.txt", tmp_path / "link"
+    source.write_text("a")
+    link.symlink_to("a.txt")
+    check_files(source, tmp_path / "new.jsonl")
+    for target, message in (
+        (source, "is --input as well"),
+        (link, "is --input as well"),
+        (tmp_path, "is not a file"),
+        (tmp_path / "absent" / "b", "the folder of .* does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_files(source, target)
+
+
+def test_a_port_that_cannot_be_used_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match=r"in use.*: choose another with --port"):
+            cli._check_port(taken.getsockname()[1])
+    for port in (0, 65536):
+        with pytest.raises(InputError, match="must be from 1 to 65535"):
+            cli._check_port(port)
 
 
 def test_ingest_and_what_it_rejected(

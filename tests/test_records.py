@@ -403,7 +403,19 @@ def test_too_many_rejected_rows_are_refused_with_the_counts() -> None:
         check_rejected("a.jsonl", 14, reasons, "line 3: it broke", config)
     assert "not JSON (3), a value of the wrong type (2)" in str(e.value)
     assert "line 3: it broke" in str(e.value)
-    with pytest.raises(InputError, match=r"none is left"):
+    assert str(e.value).endswith("Correct the rows or allow more: --set records.max_rejected=0.27.")
+    with pytest.raises(InputError, match=r"none is left.* Correct the rows\.$"):
         check_rejected("a.jsonl", 0, reasons, "line 3: it broke", RecordsConfig(max_rejected=1.0))
+    with pytest.raises(InputError, match=r"Convert the file to UTF-8 \(iconv\)\.$"):
+        check_rejected("a.jsonl", 0, Counter({"not_utf8": 2, "not_json": 1}), "line 1", config)
     with pytest.raises(InputError, match=r"a.jsonl has no rows"):
         check_rejected("a.jsonl", 0, Counter(), "", config)
+
+
+def test_rows_of_the_other_kind_are_recognised() -> None:
+    (pair,) = read('{"source": "a", "target": "b"}').rejected
+    assert pair.detail.endswith("its keys are those of pairs: set records.kind=pairs")
+    (dialogue,) = read(row("user1：好"), config=PAIRS).rejected
+    assert dialogue.detail.endswith("set records.kind=dialogues")
+    (other,) = read('{"text": "a"}').rejected
+    assert other.detail == "there is no 'topic'"

@@ -469,7 +469,7 @@ def test_promotion_names_the_champion_and_the_one_before(registry: Registry, roo
 
 
 def test_rollback_swaps_the_champions(registry: Registry, root: Path) -> None:
-    with pytest.raises(StorageError, match="has no earlier champion to go back to"):
+    with pytest.raises(StorageError, match=r"no registered model .*; nothing was published yet"):
         registry.rollback(NAME)
     registry.publish(publication(root, bias=1.0))
     registry.publish(publication(root, bias=2.0, variant="lstm"))
@@ -503,6 +503,7 @@ def test_a_wrong_question_gets_a_sentence(published: Path, tmp_path: Path) -> No
         (lambda: registry.promote('it\'s "odd"', 1, "x"), "could not be promoted"),
         (lambda: registry.leaderboard_page("nobody"), "no registered model 'nobody'"),
         (lambda: registry.rollback(NAME), "has no earlier champion to go back to"),
+        (lambda: registry.rollback("nobody"), f"no registered model 'nobody'; there are {NAME}"),
         (lambda: registry.server_command("0.0.0.0"), "cannot listen on '0.0.0.0'; use 127.0.0.1"),
         (lambda: Registry(tmp_path / "file" / "below"), "the registry cannot be opened"),
     ]
@@ -577,6 +578,34 @@ def test_a_version_that_was_tampered_with_is_not_loaded(
     file.write_text(file.read_text().replace("next_word", "other").replace("!", "?"))
     with pytest.raises(StorageError, match="are not those that were published"):
         registry.load(NAME, version=1)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5_000, 200_000])
+def test_a_damaged_database_gets_a_sentence(root: Path, num_bytes: int) -> None:
+    database = root / "mlflow" / "mlflow.db"
+    database.write_bytes(database.read_bytes()[:num_bytes])
+    with pytest.raises(StorageError, match=r"database is damaged .*restore .* from a backup"):
+        Registry(root).versions(NAME)
+
+
+def test_a_database_that_is_damaged_in_use_gets_a_sentence(
+    registry: Registry, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert registry.versions(NAME) == []
+    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db")) as database:
+        database.execute("drop table registered_models")
+    with pytest.raises(StorageError, match="database is damaged"):
+        registry.versions(NAME)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_server_that_does_not_answer_gets_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    remedy = "http://127.0.0.1:1 does not answer; start it or unset MLFLOW_TRACKING_URI"
+    with pytest.raises(StorageError, match=remedy):
+        Registry(tmp_path, "http://127.0.0.1:1")
 
 
 def test_a_moved_warehouse_still_works(registry: Registry, root: Path, tmp_path: Path) -> None:

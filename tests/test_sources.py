@@ -85,6 +85,34 @@ def test_any_file_system_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("no\nroute"),
+            r"cannot be read \(no route\): check the address and the network",
+        ),
+        (PermissionError("403"), "may not be read: check your credentials"),
+        (ImportError("Install x"), "cannot be read, a package is missing: Install x"),
+    ],
+)
+def test_whatever_a_remote_file_system_raises_is_a_sentence(error: Exception, message: str) -> None:
+    import fsspec
+
+    class Broken(fsspec.AbstractFileSystem):  # type: ignore[misc]  # it has no types
+        protocol = "broken"
+        cachable = False
+
+        def info(self, path: str, **_: object) -> None:
+            raise error
+
+        _open = info
+
+    fsspec.register_implementation("broken", Broken, clobber=True)
+    with pytest.raises(StorageError, match=f"^broken://a.jsonl {message}"):
+        find_sources(["broken://a.jsonl"])
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "does not exist"),

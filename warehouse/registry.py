@@ -60,9 +60,10 @@ from mlflow.telemetry import set_telemetry_client
 from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property
 from mlflow.types.schema import Schema as ModelSchema
 from pydantic import BaseModel, field_validator
+from sqlalchemy.exc import SQLAlchemyError
 
 from warehouse.checkpoints import checkpoint_digest, read_checkpoint
-from warehouse.errors import StorageError
+from warehouse.errors import StorageError, remedy_of
 from warehouse.served_model import (
     CANDIDATES_COLUMN,
     INPUT_COLUMN,
@@ -82,6 +83,14 @@ _KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _NAME = re.compile(r"[^/:\s][^/:]{0,200}")
 _VARIANT = re.compile(r"(?!v\d+$|latest$|champion$|previous_champion$)[a-z0-9_-]{1,100}")
 _UNFIT_KEY_CHARACTERS = re.compile(r"[^\w\-. :/]")
+_NO_ANSWER = re.compile(r"^API request to (https?://[^/\s]+).* failed with (?:exception|timeout)")
+_UNWRITABLE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+}
 _NOTE = "mlflow.note.content"
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 5000
@@ -258,6 +267,9 @@ class Registry:
                 with self._lock():
                     self._prepare_database()
             self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            if remote:
+                # Whoever is about to train for hours learns now that nobody would take the result.
+                self._client.search_registered_models(max_results=1)
 
     # --- publish ----------------------------------------------------------------------------------
 
@@ -510,7 +522,8 @@ class Registry:
     def names(self) -> list[str]:
         """The registered models, in the order of the alphabet."""
         with _sentence("the registry cannot be read"):
-            return sorted(model.name for model in self._client.search_registered_models())
+            found = self._client.search_registered_models(max_results=1000)
+            return sorted(model.name for model in found)
 
     def versions(self, name: str) -> list[VersionInfo]:
         """All versions, the newest first; empty when nothing was published under this name."""
@@ -523,8 +536,9 @@ class Registry:
 
     def champion(self, name: str) -> VersionInfo | None:
         """The version that `load` gives by default, or None before the first promotion."""
-        number = self._aliases(name).get(CHAMPION)
-        return None if number is None else self._info(name, number)
+        with _sentence(f"{name!r} cannot be read"):
+            number = self._aliases(name).get(CHAMPION)
+            return None if number is None else self._info(name, number)
 
     def page(self, name: str) -> str:
         """The address of a registered model's page."""
@@ -578,6 +592,8 @@ class Registry:
         with _sentence(f"{name!r} could not be rolled back"), self._lock():
             aliases = self._aliases(name)
             current, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS_CHAMPION)
+            if not aliases and not self._search_versions(name):
+                raise _nothing_published(name, self.names())
             if current is None or previous is None or current == previous:
                 raise StorageError(
                     f"{name!r} has no earlier champion to go back to; "
@@ -890,6 +906,8 @@ def _configure_mlflow() -> None:
     set_telemetry_client()  # type: ignore[no-untyped-call]
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs what it raises as well, with a traceback.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -897,12 +915,42 @@ def _sentence(what: str) -> Iterator[None]:
     """What MLflow and the disk complain about, as one sentence."""
     try:
         yield
-    except MlflowException as error:
-        raise StorageError(f"{what}: {_first_line(error)}.") from error
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        reason = error.strerror or str(error)
-        raise StorageError(f"{what}: {reason}{where}; free some space or check access.") from error
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise StorageError(f"{what}: {_complaint(error)}.") from error
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong and what helps; MLflow hides what the database or the disk said in causes."""
+    if server := _NO_ANSWER.search(str(error)):
+        return (
+            f"the MLflow server {server[1]} does not answer; start it or unset MLFLOW_TRACKING_URI"
+        )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlite3.Error):
+            return _database_complaint(cause)
+        if isinstance(cause, OSError) and cause.errno is not None:
+            where = f" ({cause.filename})" if cause.filename else ""
+            return f"{cause.strerror}{where}; {remedy_of(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(error)
+
+
+def _database_complaint(error: sqlite3.Error) -> str:
+    said = _first_line(error)
+    # SQLite's extended codes have the plain one in their lowest byte.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"another program holds the registry's database ({said}); try again when it is done"
+    if code in _UNWRITABLE:
+        return (
+            f"the registry's database cannot be written ({said}); free some space and make the "
+            "folder writable, or choose another warehouse (--warehouse)"
+        )
+    return (
+        f"the registry's database is damaged ({said}); restore mlflow/mlflow.db of the warehouse "
+        "from a backup, or move the folder mlflow away and retrain"
+    )
 
 
 def _check(publication: Publication) -> None:

@@ -467,6 +467,7 @@ def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[byte
 @contextmanager
 def _reading(address: str) -> Iterator[None]:
     """What goes wrong with a file, as one sentence that names it."""
+    remote = "://" in address
     try:
         yield
     except StorageError:
@@ -474,12 +475,19 @@ def _reading(address: str) -> Iterator[None]:
     except FileNotFoundError:
         raise StorageError(f"{printable(address)} does not exist: correct the address.") from None
     except PermissionError:
+        remedy = "check your credentials for it" if remote else "change its permissions"
+        raise StorageError(f"{printable(address)} may not be read: {remedy}.") from None
+    except ImportError as error:
         raise StorageError(
-            f"{printable(address)} may not be read: change its permissions."
-        ) from None
-    except (OSError, ValueError, ImportError) as error:
+            f"{printable(address)} cannot be read, a package is missing: {_one_line(error)}."
+        ) from error
+    except Exception as error:
+        # Every remote file system has its own classes of errors; a local file has these.
+        if not remote and not isinstance(error, OSError | ValueError):
+            raise
+        remedy = "check the address and the network" if remote else "correct the address"
         raise StorageError(
-            f"{printable(address)} cannot be read ({_one_line(error)}): correct the address."
+            f"{printable(address)} cannot be read ({_one_line(error)}): {remedy}."
         ) from error
 
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from warehouse.errors import StorageError
+from warehouse.errors import StorageError, remedy_of
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -917,8 +917,7 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{folder} cannot be written to ({_one_line(error)}): free some space or pass another"
-            " warehouse."
+            f"{folder} cannot be written to ({_one_line(error)}): {remedy_of(error)}."
         ) from error
 
 
