@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -132,18 +132,15 @@ def _problem_module(inputs: Any) -> list[str]:
 
 
 @cached_task(also=_problem_module)
-def count_usable(
-    root: str, problem: Problem, train_ids: TableRef, valid_ids: TableRef, test_ids: TableRef
-) -> UsableRows:
+def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> UsableRows:
     """Refuse splits of which a problem can use nothing, before anything is trained on them."""
     tables = Tables(root)
-    splits = {"train": train_ids, "valid": valid_ids, "test": test_ids}
     return UsableRows(
         **{
-            name: check_usable(
-                problem, name, examples_of(tables.read(ids)), used_to_train=name == "train"
+            split: check_usable(
+                problem, split, examples_of(tables.read(ref)), used_to_train=split == "train"
             )
-            for name, ids in splits.items()
+            for split, ref in ids.items()
         }
     )
 

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from flows.caching import cached_task
-from pipeline.records import SplitsConfig
-from pipeline.splits import SPLITS, divide_pairs, divide_texts, reply_pairs, text_keys
+from pipeline.records import SPLITS, SplitsConfig
+from pipeline.splits import divide_pairs, divide_texts, reply_pairs, text_keys
 from pipeline.text import TextConfig, Tokenizer, Utf8
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
 from warehouse.examples import (

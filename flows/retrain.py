@@ -8,7 +8,7 @@ do nothing where that is there already.
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -40,7 +40,9 @@ from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.text import TextConfig
 from pipeline.training import DivergedError, TrainingConfig, resolve_device
 from pipeline.vocabulary import VocabularyConfig
+from warehouse.checkpoints import CheckpointRef
 from warehouse.registry import Registry
+from warehouse.tables import TableRef
 
 logger = logging.getLogger(__name__)
 
@@ -126,68 +128,22 @@ def retrain(
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
-    root = str(steps.root)
-    columns = ("source", "target") if problem.paired else ("tokens",)
-    target = target_text or text
-    texts = (text, target) if problem.paired else (text,)
-
-    ingested = ingest_sources(steps, name, source_addresses(sources), records)
-    shards = [
-        steps.run(
-            tokenize,
-            label=shard.digest[:8],
-            root=root,
-            shard=shard,
-            kind=records.kind,
-            text=text,
-            target_text=target if records.kind == "pairs" else None,
-        )
-        for shard in ingested.shards
-    ]
-    refs: SplitRefs = steps.run(
-        divide,
-        root=root,
-        shards=shards,
-        kind=records.kind,
-        paired=problem.paired,
-        splits=splits,
+    texts = (text, target_text or text) if problem.paired else (text,)
+    data = _prepare(
+        steps, name, problem, source_addresses(sources), records, splits, texts, vocabulary
     )
-    words: list[VocabularyRef] = [
-        steps.run(
-            build_vocabulary,
-            label=column,
-            root=root,
-            train=refs.train,
-            column=column,
-            vocabulary=vocabulary,
-        )
-        for column in columns
-    ]
-    ids = {
-        f"{split}_ids": steps.run(
-            encode,
-            label=split,
-            root=root,
-            rows=rows,
-            columns=columns,
-            texts=texts,
-            vocabularies=words,
-        )
-        for split, rows in refs.tables.items()
-    }
-    usable: UsableRows = steps.run(count_usable, root=root, problem=problem, **ids)
 
-    def scored(split: str, label: str, checkpoint: Any) -> ScoreReport:
+    def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
         with _gpu(on_gpu):
             report: ScoreReport = steps.run(
                 score,
                 label=f"{label} {split}",
-                root=root,
+                root=str(steps.root),
                 checkpoint=checkpoint,
-                rows=refs.tables[split],
-                columns=columns,
+                rows=data.splits.tables[split],
+                columns=data.columns,
                 texts=texts,
-                vocabularies=words,
+                vocabularies=data.vocabularies,
                 evaluation=evaluation,
                 device=device,
             )
@@ -197,34 +153,31 @@ def retrain(
     candidates: list[Candidate] = []
     registry = Registry(steps.root, tracking_uri())
     for variant in chosen:
-        config = ModelConfig(
-            problem, variant, network, text, target if problem.paired else None
-        ).to_dict()
+        config = ModelConfig(problem, variant, network, *texts).to_dict()
         try:
             with _gpu(on_gpu):
                 fitted: FitReport = steps.run(
                     train,
                     label=variant.name,
-                    root=root,
+                    root=str(steps.root),
                     problem=problem,
                     variant=variant,
                     network=network,
                     training=training,
                     config=config,
-                    vocabularies=words,
-                    train_ids=ids["train_ids"],
-                    valid_ids=ids["valid_ids"],
+                    vocabularies=data.vocabularies,
+                    train_ids=data.ids["train"],
+                    valid_ids=data.ids["valid"],
                     device=device,
                 )
-                scores = {
-                    split: scored(split, variant.name, fitted.checkpoint)
-                    for split in ("valid", "test")
-                }
         except DivergedError as error:
             # One variant that breaks down must not cost the others their night.
             logger.warning("%s", error)
             reports.append(VariantReport(variant=variant.name, failure=str(error)))
             continue
+        scores = {
+            split: scored(split, variant.name, fitted.checkpoint) for split in ("valid", "test")
+        }
         publication = publication_of(
             name=name,
             root=steps.root,
@@ -234,10 +187,10 @@ def retrain(
             settings=_settings(problem, network, training, vocabulary, text, splits, evaluation),
             fitted=fitted,
             scores=scores,
-            splits=refs,
-            snapshot=ingested.snapshot.id,
-            usable=usable,
-            vocabularies=words,
+            splits=data.splits,
+            snapshot=data.ingested.snapshot.id,
+            usable=data.usable,
+            vocabularies=data.vocabularies,
             retraining=f"{began:%Y-%m-%d %H:%M} UTC",
         )
         version = registry.publish(publication)
@@ -264,9 +217,9 @@ def retrain(
     )
     report = RetrainReport(
         name=name,
-        ingest=ingested,
-        splits=refs,
-        vocabularies=tuple(words),
+        ingest=data.ingested,
+        splits=data.splits,
+        vocabularies=data.vocabularies,
         variants=tuple(reports),
         champion=decision.champion,
         reason=decision.reason,
@@ -275,6 +228,78 @@ def retrain(
     )
     _show(report, decision)
     return report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of one retraining, from files to ids.
+
+    ``columns`` are those of the token tables: what is read, and for pairs what is predicted; there
+    is a vocabulary for each. ``ids`` has a table for each split.
+    """
+
+    ingested: IngestReport
+    splits: SplitRefs
+    columns: tuple[str, ...]
+    vocabularies: tuple[VocabularyRef, ...]
+    ids: dict[str, TableRef]
+    usable: UsableRows
+
+
+def _prepare(
+    steps: Steps,
+    name: str,
+    problem: AnyProblem,
+    sources: Sequence[str],
+    records: RecordsConfig,
+    splits: SplitsConfig,
+    texts: tuple[TextConfig, ...],
+    vocabulary: VocabularyConfig,
+) -> Prepared:
+    """Records, tokens, splits, vocabularies and ids; every step a cached task."""
+    root = str(steps.root)
+    ingested = ingest_sources(steps, name, sources, records)
+    shards = [
+        steps.run(
+            tokenize,
+            label=shard.digest[:8],
+            root=root,
+            shard=shard,
+            kind=records.kind,
+            text=texts[0],
+            target_text=texts[-1] if records.kind == "pairs" else None,
+        )
+        for shard in ingested.shards
+    ]
+    divided: SplitRefs = steps.run(
+        divide, root=root, shards=shards, kind=records.kind, paired=problem.paired, splits=splits
+    )
+    columns = ("source", "target") if problem.paired else ("tokens",)
+    vocabularies: list[VocabularyRef] = [
+        steps.run(
+            build_vocabulary,
+            label=column,
+            root=root,
+            train=divided.train,
+            column=column,
+            vocabulary=vocabulary,
+        )
+        for column in columns
+    ]
+    ids: dict[str, TableRef] = {
+        split: steps.run(
+            encode,
+            label=split,
+            root=root,
+            rows=rows,
+            columns=columns,
+            texts=texts,
+            vocabularies=vocabularies,
+        )
+        for split, rows in divided.tables.items()
+    }
+    usable: UsableRows = steps.run(count_usable, root=root, problem=problem, ids=ids)
+    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable)
 
 
 def _check_kind(problem: LanguageModel | NextWord | Seq2Seq, records: RecordsConfig) -> None:

@@ -12,10 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import SplitsConfig, split_of
+from .records import SPLITS, SplitsConfig, split_of
 from .text import Utf8
-
-SPLITS = ("train", "valid", "test")
 
 Keys = NDArray[np.uint64]
 Rows = NDArray[np.int64]

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import SplitsConfig, split_of
-from pipeline.splits import SPLITS, divide_pairs, divide_texts, reply_pairs, text_keys
+from pipeline.records import SPLITS, SplitsConfig, split_of
+from pipeline.splits import divide_pairs, divide_texts, reply_pairs, text_keys
 from pipeline.text import Utf8
 
 CONFIG = SplitsConfig(valid=0.25, test=0.25)
