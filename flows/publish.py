@@ -89,7 +89,7 @@ def publication_of(
         for metric, value in report.metrics.items()
     }
     test = scores["test"].metrics
-    headline = f"{headline_of(problem.name, test)} · {variant}"
+    headline = headline_of(problem.name, test)
     first = ", ".join(
         f"{label} {form.format(test[metric])}"
         for metric, (label, form) in SHOWN.items()

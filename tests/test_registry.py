@@ -880,3 +880,12 @@ def _runs(registry: Registry) -> list[Any]:
 
 def _by_number(registry: Registry) -> dict[int, VersionInfo]:
     return {info.version: info for info in registry.versions(NAME)}
+
+
+def test_the_address_of_a_registry_does_not_outlive_its_use(
+    registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    registry.publish(publication(root))
+    registry.load(NAME, version=1)
+    assert "MLFLOW_TRACKING_URI" not in os.environ

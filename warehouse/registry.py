@@ -717,9 +717,14 @@ class Registry:
         """One change at a time, over all threads and processes that share the root."""
         with _mlflow_globals, (self._home / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # SQLite's store looks logged models up at the process's own address.
+            # SQLite's store looks logged models up at the process's own address, which MLflow also
+            # writes into the environment: it must not outlive us there.
+            before = environment_variables.MLFLOW_TRACKING_URI.get_raw()  # type: ignore[no-untyped-call]
             mlflow.set_tracking_uri(self._uri)
-            yield
+            try:
+                yield
+            finally:
+                mlflow.set_tracking_uri(before)
 
     def _prepare_database(self) -> None:
         if not self._database.exists():
