@@ -577,7 +577,12 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     shown = [*scores, "size/parameters", "speed/training_seconds"]
     titles = [*(key.removeprefix("test/") for key in scores), "parameters", "seconds"]
     origins = {
-        (each.tags.get("snapshot", ""), each.params.get("text.unit", "")) for each in versions
+        (
+            each.tags.get("snapshot", ""),
+            each.tags.get("vocabulary", ""),
+            each.params.get("text.unit", ""),
+        )
+        for each in versions
     }
     _print_table(
         ("version", "variant", "", *titles, "data"),
@@ -598,8 +603,8 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
             _say(f"champion: {why or each.tags.get('promotion_reason', 'no reason is known')}")
     if len(origins) > 1 and "test/perplexity" in scores:
         _say(
-            "These versions differ in data or in the unit of text: their perplexities do not "
-            "compare; bits per character do where the data is the same."
+            "These versions differ in data, in the unit of text or in vocabulary: their "
+            "perplexities do not compare; bits per character do where the data is the same."
         )
     _say(f"pages: tidemill ui, then {registry.page(name)}")
 
