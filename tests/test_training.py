@@ -55,6 +55,7 @@ def run(
     state: TrainingState | None = None,
     training: Examples | None = None,
     validation: Examples | None = None,
+    device: torch.device = CPU,
     **settings: Any,
 ) -> Fitted:
     defaults = {"num_epochs": 3, "batch_size": 8, "learning_rate": 0.02}
@@ -66,7 +67,7 @@ def run(
         training or corpus(30, 1, paired=problem.paired),
         validation or corpus(12, 2, paired=problem.paired),
         [V, V] if problem.paired else [V],
-        device=CPU,
+        device=device,
         observer=observer,
         state=state,
     )
@@ -411,3 +412,26 @@ def test_devices() -> None:
         assert resolve_device("auto") == CPU
         with pytest.raises(InputError, match="sees no GPU"):
             resolve_device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("problem", "variant", "settings"), SETTINGS)
+def test_a_gpu_learns_what_a_cpu_learns_and_goes_on_after_a_cut(
+    problem: Problem, variant: str, settings: dict[str, Any]
+) -> None:
+    network = NetworkConfig(8, 12, 0.0)
+    device = torch.device("cuda")
+    here = run(problem, variant, network=network, **settings)
+    there = run(problem, variant, network=network, device=device, **settings)
+    for ours, theirs in zip(here.history, there.history, strict=True):
+        assert theirs["metrics"]["valid/loss"] == pytest.approx(
+            ours["metrics"]["valid/loss"], rel=0.02
+        )
+    observer = CutOff(2)
+    with pytest.raises(Stop):
+        run(problem, variant, network=network, device=device, observer=observer, **settings)
+    resumed = run(problem, variant, network=network, device=device, state=observer.kept, **settings)
+    assert resumed.history[-1]["metrics"]["valid/loss"] == pytest.approx(
+        there.history[-1]["metrics"]["valid/loss"], rel=0.02
+    )
