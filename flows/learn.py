@@ -16,7 +16,7 @@ from flows.prepare import (
     word_rows,
 )
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import Predictor
+from pipeline.prediction import VOCABULARIES, Predictor
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
@@ -96,14 +96,16 @@ class _Reporter(Observer):
         now = time.monotonic()
         seconds, self.epoch_began, self.told = now - self.epoch_began, now, now
         losses = record["metrics"]
+        shown = "perplexity" if "valid/perplexity" in losses else "loss"
         logger.info(
-            "%s: epoch %d of %d done in %.1f s, perplexity %.1f in training, %.1f in validation",
+            "%s: epoch %d of %d done in %.1f s, %s %.4g in training, %.4g in validation",
             self.name,
             record["epoch"],
             self.num_epochs,
             seconds,
-            losses["train/perplexity"],
-            losses["valid/perplexity"],
+            shown,
+            losses[f"train/{shown}"],
+            losses[f"valid/{shown}"],
         )
         speed = {"speed/tokens_per_second": record["num_tokens"] / max(seconds, 1e-9)}
         return {
@@ -199,11 +201,10 @@ def train(
         observer=_Reporter(variant.name, training.num_epochs, keep, already),
         state=TrainingState(*kept) if kept else None,
     )
-    names = ("vocabulary", "target_vocabulary")
     checkpoint = checkpoints.save(
         config,
         fitted.weights,
-        {name: each.to_json() for name, each in zip(names, words, strict=False)},
+        {name: each.to_json() for name, each in zip(VOCABULARIES, words, strict=False)},
         fitted.history,
     )
     checkpoints.drop_state(key)

@@ -102,7 +102,7 @@ def _cut(tokenizer: Tokenizer, texts: tuple[Any, Any]) -> tuple[Any, Any, Any]:
 
 @cached_task()
 def divide(
-    root: str, shards: Sequence[TableRef], kind: str, paired: bool, splits: SplitsConfig
+    root: str, shards: Sequence[TableRef], kind: str, columns: Sequence[str], splits: SplitsConfig
 ) -> SplitRefs:
     """Gather all shards and divide their rows: no row twice, nothing held out in training.
 
@@ -113,9 +113,9 @@ def divide(
     if kind == "dialogues":
         groups = rows.column("group").to_pylist()
         turns = rows.column("turn").to_numpy()
-        if paired:
+        if "source" in columns:
             rows = paired_by(rows, *reply_pairs(groups, turns, rows.column("speaker").to_numpy()))
-    if paired:
+    if "source" in columns:
         source, target = (_row_keys(rows.column(side)) for side in ("source", "target"))
         division = divide_pairs(
             rows.column("group").to_pylist(),

@@ -128,7 +128,7 @@ def retrain(
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
-    texts = (text, target_text or text) if problem.paired else (text,)
+    texts = (text, target_text or text) if isinstance(problem, Seq2Seq) else (text,)
     data = _prepare(
         steps, name, problem, source_addresses(sources), records, splits, texts, vocabulary
     )
@@ -272,9 +272,9 @@ def _prepare(
         for shard in ingested.shards
     ]
     divided: SplitRefs = steps.run(
-        divide, root=root, shards=shards, kind=records.kind, paired=problem.paired, splits=splits
+        divide, root=root, shards=shards, kind=records.kind, columns=problem.columns, splits=splits
     )
-    columns = ("source", "target") if problem.paired else ("tokens",)
+    columns = problem.columns
     vocabularies: list[VocabularyRef] = [
         steps.run(
             build_vocabulary,
@@ -308,10 +308,10 @@ def _check_kind(problem: LanguageModel | NextWord | Seq2Seq, records: RecordsCon
     Raises:
         InputError: with what would do.
     """
-    if records.kind == "pairs" and not problem.paired:
+    if records.kind not in problem.kinds:
         raise InputError(
-            f"{problem.name} learns from running text: set records.kind to dialogues, "
-            f"or problem.name to seq2seq"
+            f"{problem.name} cannot learn from {records.kind}: set records.kind to "
+            f"{' or '.join(problem.kinds)}, or choose another problem.name"
         )
 
 

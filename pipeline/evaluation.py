@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .metrics import METRICS, Statistics, bleu_statistics, chrf
 from .prediction import BATCH_ROWS, Predictor
-from .problems.problem import Examples, TokenScores, score_tokens
+from .problems import Seq2Seq
+from .problems.problem import Examples, TokenModel, TokenScores, score_tokens
 from .ragged import Ragged
 from .vocabulary import UNK
 
@@ -76,6 +77,7 @@ def evaluate(
         InputError: where the split holds nothing to score.
     """
     problem = predictor.config.problem
+    assert isinstance(predictor.model, TokenModel)
     scored = score_tokens(problem, predictor.model, examples, SCORING_ROWS, predictor.device)
     if not len(scored.nats):
         raise InputError(
@@ -84,7 +86,7 @@ def evaluate(
     statistics = token_statistics(scored, examples)
     metrics: dict[str, float] = {}
     signatures: dict[str, str] = {}
-    if problem.paired:
+    if isinstance(problem, Seq2Seq):
         target = predictor.texts[-1]
         greedy = _outputs(predictor, examples, 1, config)
         searched = (

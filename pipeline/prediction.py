@@ -17,7 +17,7 @@ from .errors import InputError
 from .problems import PROBLEMS, Problem
 from .problems.language_model import StreamModel
 from .problems.next_word import WindowModel
-from .problems.problem import TokenModel, digest_seed
+from .problems.problem import Model, digest_seed
 from .problems.seq2seq import EncoderDecoder, padded_sources
 from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
@@ -28,6 +28,8 @@ from .vocabulary import BOS, EOS, SPECIALS, Vocabulary
 
 FORMAT = 1
 """Version of the checkpoint's ``config.json``."""
+VOCABULARIES = ("vocabulary", "target_vocabulary")
+"""What the vocabularies of a checkpoint are called: the inputs', and the predicted side's."""
 BATCH_ROWS = 64
 """Texts that go through the network at once."""
 
@@ -101,7 +103,7 @@ class Predictor(ABC):
     def __init__(
         self,
         config: ModelConfig,
-        model: TokenModel,
+        model: Model,
         vocabularies: Sequence[Vocabulary],
         device: torch.device,
     ) -> None:
@@ -130,7 +132,7 @@ class Predictor(ABC):
             InputError: for an unknown format or device.
         """
         described = ModelConfig.from_dict(config)
-        names = ["vocabulary", "target_vocabulary"] if described.problem.paired else ["vocabulary"]
+        names = VOCABULARIES[: len(described.problem.columns)]
         words = [Vocabulary.from_json(vocabularies[name]) for name in names]
         model = described.problem.build(
             described.variant, described.network, [len(vocabulary) for vocabulary in words]

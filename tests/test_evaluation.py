@@ -24,9 +24,13 @@ CHAR = TextConfig(unit="char")
 def untrained(problem: Problem, vocabulary: Vocabulary) -> Predictor:
     torch.manual_seed(0)
     config = ModelConfig(
-        problem, Variant("gru"), NetworkConfig(8, 8, 0.0), CHAR, CHAR if problem.paired else None
+        problem,
+        Variant("gru"),
+        NetworkConfig(8, 8, 0.0),
+        CHAR,
+        CHAR if (len(problem.columns) == 2) else None,
     )
-    sizes = [len(vocabulary)] * (2 if problem.paired else 1)
+    sizes = [len(vocabulary)] * (2 if (len(problem.columns) == 2) else 1)
     model = problem.build(config.variant, config.network, sizes)
     names = ("vocabulary", "target_vocabulary")
     return Predictor.from_checkpoint(

@@ -31,12 +31,12 @@ def trained(problem: Problem, variant: str = "gru", epochs: int = 60) -> Predict
         Variant.parse(variant),
         NetworkConfig(16, 32, 0.0),
         ZH,
-        EN if problem.paired else None,
+        EN if (len(problem.columns) == 2) else None,
     )
     vocabularies = [WORDS]
     inputs = Ragged.of([WORDS.encode(list(text)) for text in SENTENCES])
     examples = Examples(inputs)
-    if problem.paired:
+    if len(problem.columns) == 2:
         from pipeline.text import Tokenizer
 
         rows = [Tokenizer(EN).tokenize(text) for text in TRANSLATIONS]

@@ -21,7 +21,7 @@ from pipeline.problems.problem import (
 )
 from pipeline.ragged import Ragged
 from pipeline.recurrent import CELLS, KERNELS, NetworkConfig, Variant
-from pipeline.training import TrainingConfig, fit, mean_nats
+from pipeline.training import TrainingConfig, fit, mean_loss
 from pipeline.vocabulary import BOS, EOS, PAD, UNK
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ texts = st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9), min_size=
 def examples_of(rows: list[list[int]], problem: Problem) -> Examples:
     ragged = Ragged.of(rows)
     zeros = np.zeros(len(ragged.values))
-    if problem.paired:
+    if len(problem.columns) == 2:
         return Examples(Ragged.of([row[::-1] for row in rows]), ragged, zeros + 1, zeros)
     return Examples(ragged, None, zeros + 1, zeros)
 
@@ -84,8 +84,8 @@ def test_training_meets_every_target_of_every_usable_row_once(
     for problem in (NextWord(), Seq2Seq()):
         examples = examples_of(rows, problem)
         batches = problem.training_batches(examples, batch_size, np.random.default_rng(seed))
-        wanted = wanted_targets(rows, with_end=problem.paired)
-        empty = {row for row, ids in enumerate(rows) if not ids and problem.paired}
+        wanted = wanted_targets(rows, with_end=(len(problem.columns) == 2))
+        empty = {row for row, ids in enumerate(rows) if not ids and (len(problem.columns) == 2)}
         assert sorted(seen_targets(batches)) == [one for one in wanted if one[0] not in empty]
 
 
@@ -206,7 +206,7 @@ def test_every_legitimate_combination_trains_an_epoch(name: str, variant: Varian
         TrainingConfig(num_epochs=2, batch_size=4, learning_rate=0.01),
         examples,
         examples,
-        [VOCABULARY, VOCABULARY] if problem.paired else [VOCABULARY],
+        [VOCABULARY, VOCABULARY] if (len(problem.columns) == 2) else [VOCABULARY],
         device=CPU,
     )
     losses = [record["metrics"]["train/loss"] for record in fitted.history]
@@ -249,7 +249,7 @@ def models() -> list[tuple[Problem, Variant]]:
 
 def built(problem: Problem, variant: Variant) -> TokenModel:
     torch.manual_seed(4)
-    model = problem.build(variant, SMALL, [VOCABULARY] * (2 if problem.paired else 1))
+    model = problem.build(variant, SMALL, [VOCABULARY] * (2 if (len(problem.columns) == 2) else 1))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
@@ -262,7 +262,7 @@ def test_perplexity_is_what_summing_log_probabilities_in_float64_gives(
 ) -> None:
     examples = examples_of(random_rows(40, 3), problem)
     model = built(problem, variant)
-    mean = mean_nats(problem, model, examples, 7, CPU)
+    mean = mean_loss(problem, model, examples, 7, CPU)
     scored = score_tokens(problem, model, examples, 7, CPU)
 
     reference = model.double()
@@ -307,7 +307,7 @@ def test_nothing_is_learnt_from_random_tokens(problem: Problem, variant: Variant
         generator = np.random.default_rng(seed)
         rows = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
         examples = examples_of(rows, problem)
-        if not problem.paired:
+        if not (len(problem.columns) == 2):
             return examples
         sources = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
         return Examples(Ragged.of(sources), examples.targets)
@@ -319,7 +319,7 @@ def test_nothing_is_learnt_from_random_tokens(problem: Problem, variant: Variant
         TrainingConfig(num_epochs=4, batch_size=32, learning_rate=0.01, patience=None),
         drawn(300, 1),
         drawn(100, 2),
-        [VOCABULARY] * (2 if problem.paired else 1),
+        [VOCABULARY] * (2 if (len(problem.columns) == 2) else 1),
         device=CPU,
     )
     model = problem.build(variant, NetworkConfig(8, 16, 0.0), [VOCABULARY] * 2)

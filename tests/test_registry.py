@@ -353,7 +353,7 @@ def test_two_versions_with_different_code_each_run_their_own(
 @pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq()], ids=lambda p: p.name)
 def test_the_real_pipeline_travels(registry: Registry, root: Path, problem: Problem) -> None:
     """The loaded version answers as the predictor that this process makes of the checkpoint."""
-    sides = 2 if problem.paired else 1
+    sides = 2 if (len(problem.columns) == 2) else 1
     vocabulary = Vocabulary.build(["今天", "天气", "很", "好"], [4, 3, 2, 1], VocabularyConfig())
     variant, network = Variant.parse("gru"), NetworkConfig(embedding_size=4, hidden_size=6)
     model = problem.build(variant, network, [len(vocabulary)] * sides)

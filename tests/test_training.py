@@ -64,9 +64,9 @@ def run(
         Variant.parse(variant),
         network,
         TrainingConfig(**{**defaults, **settings}),
-        training or corpus(30, 1, paired=problem.paired),
-        validation or corpus(12, 2, paired=problem.paired),
-        [V, V] if problem.paired else [V],
+        training or corpus(30, 1, paired=(len(problem.columns) == 2)),
+        validation or corpus(12, 2, paired=(len(problem.columns) == 2)),
+        [V, V] if (len(problem.columns) == 2) else [V],
         device=device,
         observer=observer,
         state=state,
@@ -302,13 +302,13 @@ def test_a_later_divergence_keeps_the_best_epoch() -> None:
 
         def build(self, *arguments: Any) -> Any:
             model = super().build(*arguments)
-            plain = model.summed_nats
+            plain = model.summed_loss
 
-            def summed_nats(batch: Any, hidden: Any) -> Any:
+            def summed_loss(batch: Any, hidden: Any) -> Any:
                 nats, hidden = plain(batch, hidden)
                 return nats * limit[0] * limit[0], hidden
 
-            model.summed_nats = summed_nats  # type: ignore[method-assign]
+            model.summed_loss = summed_loss  # type: ignore[method-assign]
             return model
 
     fitted = run(Exploding(bptt=7), observer=Spoil(), num_epochs=5)
@@ -328,7 +328,7 @@ def test_what_the_observer_knows_is_in_the_history() -> None:
 @pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq(max_tokens=3)])
 def test_nothing_to_train_on_and_nothing_to_validate_on_are_refused(problem: Problem) -> None:
     empty = Ragged.of([])
-    nothing = Examples(empty, empty if problem.paired else None)
+    nothing = Examples(empty, empty if (len(problem.columns) == 2) else None)
     with pytest.raises(InputError, match="the training split has 0 rows"):
         run(problem, training=nothing)
     with pytest.raises(InputError, match=r"validation split has 0 rows|training split has 30"):
@@ -338,7 +338,7 @@ def test_nothing_to_train_on_and_nothing_to_validate_on_are_refused(problem: Pro
 @pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq()])
 def test_one_text_is_enough(problem: Problem) -> None:
     one = Ragged.of([[4, 5]])
-    examples = Examples(one, one if problem.paired else None)
+    examples = Examples(one, one if (len(problem.columns) == 2) else None)
     fitted = run(problem, training=examples, validation=examples, num_epochs=1, batch_size=99)
     assert fitted.best_epoch == 1
 

@@ -40,6 +40,7 @@ class LanguageModel(Problem):
         InputError: for a number below 1.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
 
     name: Literal["language_model"] = "language_model"

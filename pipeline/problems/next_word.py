@@ -38,6 +38,7 @@ class NextWord(Problem):
         InputError: for a window below 1.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
 
     name: Literal["next_word"] = "next_word"

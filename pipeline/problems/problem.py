@@ -9,9 +9,9 @@ training loop, the evaluation and the search know only what stands here.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,14 +40,16 @@ class Examples:
         inputs: token ids of each text, or of each source sentence.
         targets: token ids of each target sentence, where the problem has pairs.
         characters: characters of every predicted token, flat, aligned with the values of
-            ``targets`` (of ``inputs`` where there are none). Empty where nothing is to be scored.
+            ``targets`` (of ``inputs`` where there are none). Empty where no text is predicted.
         spelling: nats that spelling out a predicted token costs beyond its id: 0 for known words.
+        scales: of series, what an error is measured by, one for each row; empty elsewhere.
     """
 
     inputs: Ragged
     targets: Ragged | None = None
     characters: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0, np.int16))
     spelling: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0, np.float32))
+    scales: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def predicted(self) -> Ragged:
@@ -98,7 +100,36 @@ class Batches(Sequence[Batch]):
     def __getitem__(self, index: int) -> Batch: ...  # type: ignore[override]
 
 
-class TokenModel(nn.Module, ABC):
+class Model(nn.Module, ABC):
+    """What the training loop knows of a model: the loss of a batch."""
+
+    @abstractmethod
+    def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
+        """The batch's loss summed over its targets (a scalar), and the next batch's state."""
+
+
+class EstimatedModel(Model):
+    """A baseline: it is counted or solved in one go, and has no gradient.
+
+    All that it learns is in its buffers, whose sizes depend on the data: a new one takes whatever
+    sizes a checkpoint has.
+    """
+
+    @abstractmethod
+    def estimate(self, examples: Examples) -> None:
+        """Learn from the training split, once and whole."""
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any
+    ) -> None:
+        for name, buffer in self._buffers.items():
+            found = state_dict.get(prefix + name)
+            if buffer is not None and found is not None:
+                self._buffers[name] = buffer.new_empty(found.shape, dtype=found.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class TokenModel(Model):
     """A network whose last layer scores every word of a vocabulary."""
 
     head: "WordHead"
@@ -112,8 +143,8 @@ class TokenModel(nn.Module, ABC):
             from (detached), or None where batches do not follow on each other.
         """
 
-    def summed_nats(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
-        """The batch's summed cross-entropy in nats (a scalar), and the next batch's state."""
+    def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
+        """The batch's summed cross-entropy in nats."""
         features, hidden = self.features(batch, hidden)
         return summed_cross_entropy(features, self.head.output, batch.targets), hidden
 
@@ -124,8 +155,12 @@ class Problem(ABC):
 
     name: str
 
-    paired: ClassVar[bool] = False
-    """Whether examples are pairs of a source and a target."""
+    kinds: ClassVar[tuple[str, ...]]
+    """The kinds of records that it learns from."""
+    columns: ClassVar[tuple[str, ...]] = ("tokens",)
+    """The columns of tokens that it reads, the predicted one last; each has its vocabulary."""
+    loss: ClassVar[str] = "nats"
+    """The unit of the training loss."""
     decides: ClassVar[str] = "bits_per_character"
     """The metric by which a champion is chosen, measured on validation."""
 
@@ -140,8 +175,8 @@ class Problem(ABC):
     @abstractmethod
     def build(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
-    ) -> TokenModel:
-        """A new model; ``vocabulary_sizes`` holds ``V`` of the inputs and, for pairs, targets."""
+    ) -> Model:
+        """A new model; ``vocabulary_sizes`` holds ``V`` of each of ``columns``."""
 
     @abstractmethod
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:

@@ -50,7 +50,8 @@ class Seq2Seq(Problem):
         InputError: for an unknown attention or fewer than one token.
     """
 
-    paired: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = ("pairs", "dialogues")
+    columns: ClassVar[tuple[str, ...]] = ("source", "target")
     decides: ClassVar[str] = "bleu"
 
     name: Literal["seq2seq"] = "seq2seq"
