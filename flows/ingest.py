@@ -7,13 +7,33 @@ it lies. Rows that break the contract go to a quarantine table with their line a
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from prefect import flow
 from pydantic import BaseModel
 
 from flows.caching import Steps, cached_task
 from flows.catalogue import source_addresses, warehouse_root
-from pipeline.records import Block, Dialogues, RecordsConfig, check_rejected, read_block
+from pipeline.records import (
+    Block,
+    Dialogues,
+    Labelled,
+    Pairs,
+    Records,
+    RecordsConfig,
+    Series,
+    Tagged,
+    check_rejected,
+    read_block,
+)
+from warehouse.records import (
+    LABELLED,
+    SERIES,
+    TAGGED,
+    labelled_batch,
+    series_batch,
+    tagged_batch,
+)
 from warehouse.sources import SourceFile, blocks, find_sources, printable
 from warehouse.tables import (
     DIALOGUES,
@@ -28,7 +48,14 @@ from warehouse.tables import (
     quarantine_batch,
 )
 
-SCHEMAS = {"dialogues": DIALOGUES, "pairs": PAIRS}
+SCHEMAS = {
+    "dialogues": DIALOGUES,
+    "text": DIALOGUES,
+    "pairs": PAIRS,
+    "labelled": LABELLED,
+    "tagged": TAGGED,
+    "series": SERIES,
+}
 
 
 class FileReport(BaseModel, frozen=True):
@@ -153,11 +180,16 @@ def ingest_file(root: str, source: SourceFile, records: RecordsConfig) -> FileRe
 
 
 def _store(block: Block, source: SourceFile, accepted: TableWriter, rejected: TableWriter) -> None:
-    records = block.records
-    if isinstance(records, Dialogues):
-        accepted.append(
-            dialogues_batch(
-                source.digest,
+    accepted.append(_batch(source.digest, block.records))
+    if block.rejected:
+        rejected.append(quarantine_batch(source.digest, source.address, *zip(*block.rejected)))
+
+
+def _batch(file: str, records: Records) -> Any:
+    match records:
+        case Dialogues():
+            return dialogues_batch(
+                file,
                 records.lines,
                 records.groups,
                 records.topics,
@@ -165,8 +197,11 @@ def _store(block: Block, source: SourceFile, accepted: TableWriter, rejected: Ta
                 records.utterances,
                 records.offsets,
             )
-        )
-    else:
-        accepted.append(pairs_batch(source.digest, *records))
-    if block.rejected:
-        rejected.append(quarantine_batch(source.digest, source.address, *zip(*block.rejected)))
+        case Pairs():
+            return pairs_batch(file, *records)
+        case Labelled():
+            return labelled_batch(file, *records)
+        case Tagged():
+            return tagged_batch(file, *records)
+        case Series():
+            return series_batch(file, *records)

@@ -1,9 +1,13 @@
 """Records: what one row of a source is, how lines become rows, and which split a row belongs to.
 
-Two kinds of records are read from JSON lines:
+Kinds of records, as JSON lines:
 
 - `dialogues`: `{"topic": str, "user1": str, "user2": str, "dialog": ["user1：text", ...]}`
+- `text`: `{"text": str}`, running text in order; read as dialogues of one utterance
 - `pairs`: `{"source": str, "target": str}`
+- `labelled`: `{"text": str, "label": str}`
+- `tagged`: `{"tokens": [str, ...], "tags": [str, ...]}`, one tag a token
+- `series`: `{"time": str, "value": number, "series": str}`, one observation; `series` may be absent
 
 A row that breaks the contract is rejected with its line, a reason and its raw bytes; it never stops
 the others. A block of lines is worked off in columns at a time, and only what does not fit the
@@ -32,9 +36,15 @@ from .text import TextConfig, Utf8, normalise_batch
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dialogues": ("topic", "user1", "user2", "dialog"),
+    "text": ("text",),
     "pairs": ("source", "target"),
+    "labelled": ("text", "label"),
+    "tagged": ("tokens", "tags"),
+    "series": ("time", "value", "series"),
 }
 """The kinds of records and the names that their contract has."""
+IN_ORDER = ("text", "series")
+"""Kinds whose rows mean something only in their order."""
 
 REASONS = {
     "not_utf8": "not UTF-8",
@@ -45,6 +55,11 @@ REASONS = {
     "wrong_type": "a value of the wrong type",
     "no_utterances": "no utterance with a speaker and text",
     "empty_side": "an empty source or target",
+    "empty_text": "an empty text",
+    "empty_label": "an empty label",
+    "unknown_label": "a label that is not among records.labels",
+    "unequal_lengths": "not one tag for each token",
+    "not_number": "a value that is no finite number",
 }
 """Why a row is rejected: the code and what it says."""
 
@@ -81,10 +96,11 @@ _TYPES = {
 class RecordsConfig:
     """What the rows of the sources are.
 
-    - `kind`: "dialogues" or "pairs".
+    - `kind`: one of `KINDS`.
     - `fields`: the names that the files use where they differ from the contract's, for instance
       `{"source": "zh", "target": "en"}`.
     - `max_rejected`: the share of rows that may be rejected before the whole ingest is refused.
+    - `labels`: of labelled records, the labels that there may be; any where it is empty.
 
     Raises `InputError` for a value that cannot work.
     """
@@ -92,6 +108,7 @@ class RecordsConfig:
     kind: str = "dialogues"
     fields: dict[str, str] = field(default_factory=dict)
     max_rejected: float = 0.05
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -109,6 +126,8 @@ class RecordsConfig:
                     f"two fields of {self.kind} cannot both be {name!r} in the file: give each its"
                     " own name"
                 )
+        if self.labels and self.kind != "labelled":
+            raise InputError(f"records.labels are of labelled records, and these are {self.kind}")
         if not 0 <= self.max_rejected <= 1:
             raise InputError(
                 f"max_rejected is a share of the rows from 0 to 1, not {self.max_rejected}"
@@ -125,16 +144,21 @@ class SplitsConfig:
     """Which share of the groups is kept from training, and what makes one drawing differ.
 
     - `valid`, `test`: shares from 0 to 1.
-    - `salt`: another salt draws other groups (at most 64 bytes of UTF-8).
+    - `by`: "hash" draws groups, so that a row never changes its split; "chronological" takes the
+      last rows in the order in which they stand, validation before test.
+    - `salt`: of a hash, another salt draws other groups (at most 64 bytes of UTF-8).
 
     Raises `InputError` for a value that cannot work.
     """
 
     valid: float = 0.1
     test: float = 0.1
+    by: str = "hash"
     salt: str = "tidemill"
 
     def __post_init__(self) -> None:
+        if self.by not in ("hash", "chronological"):
+            raise InputError(f"unknown splits.by {self.by!r}: choose from hash, chronological")
         if not (0 <= self.valid <= 1 and 0 <= self.test <= 1 and self.valid + self.test <= 1):
             raise InputError(
                 "the shares valid and test lie between 0 and 1, together too, and are not"
@@ -186,10 +210,41 @@ class Pairs(NamedTuple):
     targets: Utf8
 
 
+class Labelled(NamedTuple):
+    """R labelled texts in columns: `lines` int64 [R], R groups, R texts and R labels."""
+
+    lines: npt.NDArray[np.int64]
+    groups: list[str]
+    texts: Utf8
+    labels: Utf8
+
+
+class Tagged(NamedTuple):
+    """R tagged texts in columns: text i owns the tokens and tags `offsets[i]:offsets[i + 1]`."""
+
+    lines: npt.NDArray[np.int64]
+    groups: list[str]
+    offsets: npt.NDArray[np.int64]
+    tokens: Utf8
+    tags: Utf8
+
+
+class Series(NamedTuple):
+    """R observations in columns: of which series, when, and the value, float64 [R]."""
+
+    lines: npt.NDArray[np.int64]
+    names: Utf8
+    times: Utf8
+    values: npt.NDArray[np.float64]
+
+
+Records = Dialogues | Pairs | Labelled | Tagged | Series
+
+
 class Block(NamedTuple):
     """What a block of lines holds; `num_rows` counts accepted and rejected rows, no blank line."""
 
-    records: Dialogues | Pairs
+    records: Records
     rejected: list[Rejected]
     num_rows: int
     num_dropped_utterances: int
@@ -212,7 +267,7 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
     rows, places, faults = _parse(lines)
     num_rows = len(rows) + len(faults)
     names = tuple(config.file_fields.values())
-    fault_of, is_sound = _CHECKS[config.kind]
+    fault_of, is_sound = _checks(config)
     if not is_sound(rows, names):
         rows, places = _without(rows, places, faults, lambda row, _: fault_of(row, names))
     good_lines = block if len(rows) == len(lines) else b"\n".join([lines[i] for i in places])
@@ -229,11 +284,11 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
         )
     where = np.array(places, np.int64)
     num_dropped = 0
-    records: Dialogues | Pairs
+    records: Records
     if config.kind == "dialogues":
         records, num_dropped = _dialogues(rows, where, names, faults)
     else:
-        records = _pairs(rows, where, names, faults)
+        records = _READERS[config.kind](rows, where, names)
     rejected = [
         Rejected(first_line + i, reason, detail, lines[i].removesuffix(b"\r")[:RAW_BYTES])
         for i, (reason, detail) in sorted(faults.items())
@@ -501,18 +556,156 @@ def _are_sound_pairs(rows: list[Any], names: tuple[str, ...]) -> bool:
         return False
 
 
-def _pairs(
-    rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...], faults: _Faults
-) -> Pairs:
-    del faults  # a pair that could be parsed has none left
+def _pairs(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Pairs:
     sources, targets = (Utf8.of([row[name].strip(BLANKS) for row in rows]) for name in names)
     clean = normalise_batch(sources, _GROUP_TEXT)
     return Pairs(places, _groups(clean.data, clean.offsets), sources, targets)
 
 
-_CHECKS = {
-    "dialogues": (_fault_of_dialogue, _are_sound_dialogues),
-    "pairs": (_fault_of_pair, _are_sound_pairs),
+# --- text, labelled, tagged, series ---------------------------------------------------------------
+
+
+def _fault_of_text(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
+    if type(row) is not dict:
+        return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
+    name = names[0]
+    if name not in row:
+        return "missing_key", _missing(name, row)
+    if type(row[name]) is not str:
+        return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not a string"
+    return None if row[name].strip(BLANKS) else ("empty_text", f"{name!r} is empty")
+
+
+def _texts(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Dialogues:
+    texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
+    clean = normalise_batch(texts, _GROUP_TEXT)
+    return Dialogues(
+        places,
+        _groups(clean.data, clean.offsets),
+        Utf8.of([""] * len(rows)),
+        np.arange(len(rows) + 1, dtype=np.int64),
+        np.zeros(len(rows), np.int8),
+        texts,
+    )
+
+
+def _label_of(value: Any) -> str:
+    """A label as text: a whole number and a truth value have one, nothing else but a string."""
+    if type(value) is bool:
+        return "true" if value else "false"
+    return value.strip(BLANKS) if type(value) is str else str(value)
+
+
+def _fault_of_labelled(
+    row: Any, names: tuple[str, ...], labels: tuple[str, ...]
+) -> tuple[str, str] | None:
+    fault = _fault_of_text(row, names)
+    if fault is not None:
+        return fault
+    name = names[1]
+    if name not in row:
+        return "missing_key", _missing(name, row)
+    if type(row[name]) not in (str, int, bool):
+        kind = _TYPES[type(row[name])]
+        return "wrong_type", f"{name!r} is {kind}, not a string or a whole number"
+    label = _label_of(row[name])
+    if not label:
+        return "empty_label", f"{name!r} is empty"
+    if labels and label not in labels:
+        return "unknown_label", f"{name!r} is not one of {', '.join(labels)}"
+    return None
+
+
+def _labelled(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Labelled:
+    texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
+    clean = normalise_batch(texts, _GROUP_TEXT)
+    labels = Utf8.of([_label_of(row[names[1]]) for row in rows])
+    return Labelled(places, _groups(clean.data, clean.offsets), texts, labels)
+
+
+def _fault_of_tagged(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
+    if type(row) is not dict:
+        return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
+    for name in names:
+        if name not in row:
+            return "missing_key", _missing(name, row)
+        if type(row[name]) is not list:
+            return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not a list"
+        for i, item in enumerate(row[name], 1):
+            if type(item) is not str:
+                return "wrong_type", f"item {i} of {name!r} is {_TYPES[type(item)]}, not a string"
+            if not item.strip(BLANKS):
+                return "empty_text", f"item {i} of {name!r} is empty"
+    tokens, tags = (len(row[name]) for name in names)
+    if tokens != tags:
+        return "unequal_lengths", f"there are {tokens} tokens and {tags} tags"
+    return None if tokens else ("empty_text", f"{names[0]!r} is empty")
+
+
+def _tagged(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Tagged:
+    tokens, tags = (Utf8.of(list(chain.from_iterable(row[name] for row in rows))) for name in names)
+    offsets = np.cumsum([0, *(len(row[names[0]]) for row in rows)])
+    whole = Utf8.of(["".join(row[names[0]]) for row in rows])
+    clean = normalise_batch(whole, _GROUP_TEXT)
+    return Tagged(places, _groups(clean.data, clean.offsets), offsets, tokens, tags)
+
+
+def _fault_of_observation(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
+    if type(row) is not dict:
+        return "not_object", f"the row is {_TYPES[type(row)]}, not an object"
+    time, value, series = names
+    for name in (time, value):
+        if name not in row:
+            return "missing_key", _missing(name, row)
+    for name in (time, series):
+        if type(row.get(name, "")) not in (str, int):
+            kind = _TYPES[type(row[name])]
+            return "wrong_type", f"{name!r} is {kind}, not a string or a whole number"
+    if type(row[value]) not in (str, int, float):
+        return "wrong_type", f"{value!r} is {_TYPES[type(row[value])]}, not a number"
+    try:
+        finite = math.isfinite(float(row[value]))
+    except (ValueError, OverflowError):
+        finite = False
+    return None if finite else ("not_number", f"{value!r} is no finite number")
+
+
+def _observations(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Series:
+    time, value, series = names
+    return Series(
+        places,
+        Utf8.of([str(row.get(series, "")).strip(BLANKS) for row in rows]),
+        Utf8.of([str(row[time]).strip(BLANKS) for row in rows]),
+        np.array([float(row[value]) for row in rows], np.float64),
+    )
+
+
+_FaultOf = Callable[[Any, tuple[str, ...]], tuple[str, str] | None]
+
+
+def _checks(
+    config: RecordsConfig,
+) -> tuple[_FaultOf, Callable[[list[Any], tuple[str, ...]], bool]]:
+    """What is wrong with a row of this kind, and whether no row of a list has a fault."""
+    if config.kind == "dialogues":
+        return _fault_of_dialogue, _are_sound_dialogues
+    if config.kind == "pairs":
+        return _fault_of_pair, _are_sound_pairs
+    fault_of: _FaultOf = {
+        "text": _fault_of_text,
+        "labelled": lambda row, names: _fault_of_labelled(row, names, config.labels),
+        "tagged": _fault_of_tagged,
+        "series": _fault_of_observation,
+    }[config.kind]
+    return fault_of, lambda rows, names: all(fault_of(row, names) is None for row in rows)
+
+
+_READERS: dict[str, Callable[[list[Any], npt.NDArray[np.int64], tuple[str, ...]], Records]] = {
+    "text": _texts,
+    "pairs": _pairs,
+    "labelled": _labelled,
+    "tagged": _tagged,
+    "series": _observations,
 }
 
 

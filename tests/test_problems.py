@@ -307,7 +307,7 @@ def test_nothing_is_learnt_from_random_tokens(problem: Problem, variant: Variant
         generator = np.random.default_rng(seed)
         rows = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
         examples = examples_of(rows, problem)
-        if not (len(problem.columns) == 2):
+        if len(problem.columns) != 2:
             return examples
         sources = generator.integers(4, VOCABULARY, (num_rows, 8)).tolist()
         return Examples(Ragged.of(sources), examples.targets)

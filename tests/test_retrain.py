@@ -261,7 +261,7 @@ def test_a_variant_that_breaks_down_does_not_cost_the_others(run: Run) -> None:
         ({"variants": ["gru", "transformer"]}, "unknown variant 'transformer'"),
         ({"variants": []}, "variants is empty"),
         ({"device": "abacus"}, "auto, cpu, cuda"),
-        ({"records": RecordsConfig(kind="pairs")}, "learns from running text"),
+        ({"records": RecordsConfig(kind="pairs")}, "next_word cannot learn from pairs"),
         ({"overrides": {"training.epochs": 3}}, "num_epochs"),
         ({"overrides": {"network.hidden_size": 0}}, "hidden_size"),
     ],

@@ -4,8 +4,9 @@ A source is a file of one of these formats, by the end of its name, plain or com
 `.zst`):
 
 - `.jsonl`, `.ndjson`, `.json`: one JSON object a line;
-- `.txt`, `.tsv`: columns separated by tabs, without a header and without quoting;
+- `.txt`, `.tokens`, `.tsv`: columns separated by tabs, without a header and without quoting;
 - `.csv`: a header, commas, quotes (RFC 4180);
+- `.conll`, `.bio`: a token and its tag a line, a blank line behind each sentence;
 - `.parquet`: one record a row.
 
 All of them come out as lines of JSON, so that whoever reads them needs to know one format. A file
@@ -36,17 +37,21 @@ from warehouse.errors import StorageError
 
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 64 << 20
+MAX_SENTENCE_LINES = 100_000  # of a .conll file
 MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
 FREE_EXPANSION_BYTES = 64 << 20  # ... once it has unpacked to this much
 
-_LINES, _TABS, _CSV, _PARQUET = "json lines", "tabs", "csv", "parquet"
+_LINES, _TABS, _CSV, _CONLL, _PARQUET = "json lines", "tabs", "csv", "conll", "parquet"
 _FORMATS = {
     ".jsonl": _LINES,
     ".ndjson": _LINES,
     ".json": _LINES,
     ".txt": _TABS,
+    ".tokens": _TABS,
     ".tsv": _TABS,
     ".csv": _CSV,
+    ".conll": _CONLL,
+    ".bio": _CONLL,
     ".parquet": _PARQUET,
 }
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -228,6 +233,8 @@ def blocks(
                 yield from _refusing_arrays(lines, address)
             elif form == _TABS:
                 yield from _tab_blocks(lines, columns)
+            elif form == _CONLL:
+                yield from _conll_blocks(lines, address, columns, block_bytes)
             else:
                 yield from _csv_blocks(lines, address, block_bytes)
 
@@ -387,17 +394,78 @@ def _refusing_arrays(
 def _tab_blocks(
     lines: Iterable[tuple[bytes, int]], columns: Sequence[str]
 ) -> Iterator[tuple[bytes, int]]:
+    # Where a line is one text, a tab in it is just a blank.
+    most = -1 if len(columns) > 1 else 0
+
     def as_json(line: bytes) -> bytes:
         if not line.strip():
             return b""
         try:
-            values = line.removesuffix(b"\r").decode().split("\t")
+            values = line.removesuffix(b"\r").decode().split("\t", most)
         except UnicodeDecodeError:
             return line  # whoever reads it will say what is wrong with it
         return orjson.dumps(dict(zip(columns, values, strict=False)))
 
     for block, line in lines:
         yield b"\n".join(map(as_json, block.split(b"\n"))), line
+
+
+def _conll_blocks(
+    lines: Iterable[tuple[bytes, int]], address: str, columns: Sequence[str], block_bytes: int
+) -> Iterator[tuple[bytes, int]]:
+    """Sentences of a token a line, its tag in the last column, a blank line behind each sentence.
+
+    A sentence stands where its first line stood. One with a line that has no tag has fewer tags
+    than tokens, so that whoever reads it rejects it.
+    """
+    waiting: list[bytes] = []
+    num_waiting = 0
+    first = end = 1  # lines of the file: where what is waiting begins, and where it ends
+    sentence: list[bytes] = []
+
+    def closed(number: int) -> None:
+        nonlocal num_waiting, end, sentence
+        text = _sentence(sentence, columns) + b"\n" * (number - end)
+        waiting.append(text)
+        num_waiting, end, sentence = num_waiting + len(text), number, []
+
+    number = 1
+    for block, start in lines:
+        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start):
+            if line.strip():
+                if len(sentence) == MAX_SENTENCE_LINES:
+                    raise StorageError(
+                        f"{printable(address)} has no blank line in the {MAX_SENTENCE_LINES:,} "
+                        f"lines before line {number}: separate its sentences by blank lines."
+                    )
+                if not sentence:
+                    waiting.append(b"\n" * (number - end))
+                    end = number
+                sentence.append(line)
+            elif sentence:
+                closed(number)
+                if num_waiting >= block_bytes:
+                    yield b"".join(waiting), first
+                    waiting, num_waiting, first = [], 0, end
+    if sentence:
+        closed(number + 1)
+    if waiting:
+        yield b"".join(waiting), first
+
+
+def _sentence(lines: list[bytes], columns: Sequence[str]) -> bytes:
+    """One line of JSON; a line that is not UTF-8 stands for the sentence that it spoils."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    for line in lines:
+        try:
+            fields = line.decode().split()
+        except UnicodeDecodeError:
+            return line
+        if fields[0] != "-DOCSTART-":
+            tokens.append(fields[0])
+            tags.extend(fields[-1:] if len(fields) > 1 else ())
+    return orjson.dumps(dict(zip(columns, (tokens, tags), strict=False))) if tokens else b""
 
 
 def _csv_blocks(
