@@ -11,12 +11,14 @@ from flows.caching import ContentPolicy, cached_task
 from flows.prepare import (
     VocabularyRef,
     encoded_rows,
+    labelled_ids,
     read_vocabulary,
     spelling_beyond,
     word_rows,
 )
 from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.prediction import VOCABULARIES, Predictor
+from pipeline.problems import Tagging
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
@@ -61,6 +63,7 @@ class ScoreReport(BaseModel, frozen=True):
     statistics: TableRef
     signatures: dict[str, str]
     samples: list[dict[str, str]]
+    tables: dict[str, list[dict[str, str]]]
 
 
 class _Reporter(Observer):
@@ -242,27 +245,11 @@ def score(
     tables = Tables(root)
     found = Checkpoints(root).load(checkpoint)
     predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies, device)
-    written = [
-        [tokenizer.detokenise(tokens) for tokens in word_rows(tables, rows, column)]
-        for column, tokenizer in zip(columns, map(Tokenizer, texts), strict=True)
-    ]
-    spelling = spelling_beyond(tables, vocabularies[-1], predictor.vocabularies[-1])
-    if tuple(texts) == predictor.texts:
-        cut = tables.read(rows, columns)
-    else:
-        cut = token_table(
-            columns,
-            [
-                [tokenizer.tokenize(text) for text in side]
-                for side, tokenizer in zip(written, predictor.tokenizers, strict=True)
-            ],
-        )
+    examples, written = _read_split(tables, predictor, rows, columns, texts, vocabularies)
     scores = evaluate(
         predictor,
-        examples_of(
-            encoded_rows(cut, columns, predictor.vocabularies, spelling, predictor.tokenizers[-1])
-        ),
-        written[0],
+        examples,
+        written[0] if written else [],
         written[1] if len(written) > 1 else [],
         evaluation,
     )
@@ -271,14 +258,52 @@ def score(
         statistics=tables.write([statistics_table(scores.statistics)]),
         signatures=scores.signatures,
         samples=scores.samples,
+        tables=scores.tables,
     )
 
 
+def _read_split(
+    tables: Tables,
+    predictor: Predictor,
+    rows: TableRef,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+    vocabularies: Sequence[VocabularyRef],
+) -> tuple[Examples, list[list[str]]]:
+    """A split as the model reads it, and the text of each column that is text."""
+    if not columns:
+        return examples_of(tables.read(rows)), []
+    written = [
+        [tokenizer.detokenise(tokens) for tokens in word_rows(tables, rows, column)]
+        for column, tokenizer in zip(columns, map(Tokenizer, texts), strict=False)
+    ]
+    cut = tables.read(rows, columns)
+    # The tokens of tagged texts were given, whatever cuts the texts of predictions.
+    given = isinstance(predictor.config.problem, Tagging)
+    if tuple(texts) != predictor.texts and not given:
+        sides = [
+            [tokenizer.tokenize(text) for text in side]
+            for side, tokenizer in zip(written, predictor.tokenizers, strict=True)
+        ]
+        rest = [list(word_rows(tables, rows, column)) for column in columns[len(sides) :]]
+        cut = token_table(columns, [*sides, *rest])
+    if columns[-1] == "labels":
+        return examples_of(labelled_ids(cut, columns, predictor.vocabularies)), written
+    spelling = spelling_beyond(tables, vocabularies[-1], predictor.vocabularies[-1])
+    ids = encoded_rows(cut, columns, predictor.vocabularies, spelling, predictor.tokenizers[-1])
+    return examples_of(ids), written
+
+
 def examples_of(ids: Any) -> Examples:
-    """A table of ids as the arrays that a model reads."""
+    """A table of ids, or of series, as the arrays that a model reads."""
+    names = ids.column_names
+    inputs = Ragged(*ragged_column(ids, "inputs"))
+    targets = Ragged(*ragged_column(ids, "targets")) if "targets" in names else None
+    if "scale" in names:
+        return Examples(inputs, targets, scales=ids.column("scale").to_numpy())
     return Examples(
-        inputs=Ragged(*ragged_column(ids, "inputs")),
-        targets=Ragged(*ragged_column(ids, "targets")) if "targets" in ids.column_names else None,
+        inputs,
+        targets,
         characters=ragged_column(ids, "characters")[0],
         spelling=ragged_column(ids, "spelling")[0],
     )

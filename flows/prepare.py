@@ -1,5 +1,7 @@
 """The tasks from records to ids: tokenize, divide, build the vocabulary, encode.
 
+A series needs none of that but to be divided: its values are its ids.
+
 Each is cached by content, so that a new file costs the cutting of that file alone, and another
 vocabulary size cuts nothing again.
 """
@@ -11,22 +13,30 @@ import numpy as np
 from pydantic import BaseModel
 
 from flows.caching import cached_task
+from pipeline.part_of_speech import PartOfSpeechTagger
 from pipeline.records import SPLITS, SplitsConfig
-from pipeline.splits import divide_pairs, divide_texts, reply_pairs, text_keys
-from pipeline.text import TextConfig, Tokenizer, Utf8
+from pipeline.series import by_series, seasonal_scale
+from pipeline.splits import divide_in_order, divide_pairs, divide_texts, reply_pairs, text_keys
+from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
 from warehouse.examples import (
+    LABELS_CUT,
     PAIRS_CUT,
     UTTERANCES,
     id_table,
+    labelled_rows,
     pair_rows,
     paired_by,
     read_all,
     row_texts,
+    series_table,
+    tagged_rows,
+    utterance_groups,
     utterance_rows,
     utterance_texts,
     words_table,
 )
+from warehouse.records import SERIES
 from warehouse.tables import TableRef, Tables, count_words, dictionary_column, utf8_column
 
 
@@ -66,38 +76,77 @@ class VocabularyRef(BaseModel, frozen=True):
         return self.counts.intact(root)
 
 
+def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:
+    """What records of a kind become for a problem that reads these columns."""
+    if "labels" in columns:
+        return LABELS_CUT
+    return PAIRS_CUT if kind == "pairs" else UTTERANCES
+
+
 @cached_task()
 def tokenize(
-    root: str, shard: TableRef, kind: str, text: TextConfig, target_text: TextConfig | None
+    root: str,
+    shard: TableRef,
+    kind: str,
+    columns: Sequence[str],
+    text: TextConfig,
+    target_text: TextConfig | None,
 ) -> TableRef:
-    """Cut one shard of records into tokens: ``UTTERANCES`` of dialogues, ``PAIRS_CUT`` of pairs."""
+    """Cut one shard of records into tokens.
+
+    Where a problem wants tags and the records have none, they are jieba's parts of speech.
+    """
     tables = Tables(root)
-    tokenizer = Tokenizer(text)
-    if kind == "dialogues":
-        return tables.write(
-            (
-                utterance_rows(batch, _cut(tokenizer, utterance_texts(batch)))
-                for batch in tables.batches(shard)
-            ),
-            UTTERANCES,
-        )
-    target_tokenizer = Tokenizer(target_text or text)
-    return tables.write(
-        (
-            pair_rows(
-                batch,
-                _cut(tokenizer, utf8_column(batch.column("source"))),
-                _cut(target_tokenizer, utf8_column(batch.column("target"))),
+    batches = tables.batches(shard)
+    schema = _tokens_schema(kind, columns)
+    rows: Iterator[Any]
+    if kind == "tagged":
+        rows = (_normalised_tags(batch, text) for batch in batches)
+    elif schema is LABELS_CUT and kind != "labelled":
+        tagger = PartOfSpeechTagger(text)
+        rows = (
+            tagged_rows(
+                utterance_groups(batch),
+                *tagger.tag(batch.column("utterances").flatten().to_pylist()),
             )
-            for batch in tables.batches(shard)
-        ),
-        PAIRS_CUT,
-    )
+            for batch in batches
+        )
+    else:
+        tokenizer = Tokenizer(text)
+        if kind == "labelled":
+            rows = (
+                labelled_rows(batch, _cut(tokenizer, utf8_column(batch.column("text"))))
+                for batch in batches
+            )
+        elif kind == "pairs":
+            target_tokenizer = Tokenizer(target_text or text)
+            rows = (
+                pair_rows(
+                    batch,
+                    _cut(tokenizer, utf8_column(batch.column("source"))),
+                    _cut(target_tokenizer, utf8_column(batch.column("target"))),
+                )
+                for batch in batches
+            )
+        else:
+            rows = (
+                utterance_rows(batch, _cut(tokenizer, utterance_texts(batch))) for batch in batches
+            )
+    return tables.write(rows, schema)
 
 
 def _cut(tokenizer: Tokenizer, texts: tuple[Any, Any]) -> tuple[Any, Any, Any]:
     normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
     return normalised.data, token_offsets, list_offsets
+
+
+def _normalised_tags(batch: Any, text: TextConfig) -> Any:
+    """Tagged texts as they are cut, each token as predictions will see it."""
+    tokens = [
+        [normalise(token, text.normalisation) or token for token in row]
+        for row in batch.column("tokens").to_pylist()
+    ]
+    return tagged_rows(batch.column("group"), tokens, batch.column("tags").to_pylist())
 
 
 @cached_task()
@@ -106,28 +155,65 @@ def divide(
 ) -> SplitRefs:
     """Gather all shards and divide their rows: no row twice, nothing held out in training.
 
-    A problem of pairs makes pairs of dialogues: an utterance and the reply to it.
+    A problem of pairs makes pairs of dialogues: an utterance and the reply to it. Running text is
+    divided in its order, and lines that repeat stay.
     """
     tables = Tables(root)
-    rows = read_all(tables, shards, UTTERANCES if kind == "dialogues" else PAIRS_CUT)
-    if kind == "dialogues":
-        groups = rows.column("group").to_pylist()
-        turns = rows.column("turn").to_numpy()
-        if "source" in columns:
-            rows = paired_by(rows, *reply_pairs(groups, turns, rows.column("speaker").to_numpy()))
-    if "source" in columns:
-        source, target = (_row_keys(rows.column(side)) for side in ("source", "target"))
-        division = divide_pairs(
-            rows.column("group").to_pylist(),
-            source,
-            target,
-            splits,
-            sides_alone_leak=kind == "pairs",
-        )
+    rows = read_all(tables, shards, _tokens_schema(kind, columns))
+    if kind == "text":
+        division = divide_in_order(rows.num_rows, splits)
     else:
-        division = divide_texts(groups, turns, splits)
+        groups = rows.column("group").to_pylist()
+        if "source" in columns and kind == "dialogues":
+            turns, speakers = (rows.column(name).to_numpy() for name in ("turn", "speaker"))
+            rows = paired_by(rows, *reply_pairs(groups, turns, speakers))
+            groups = rows.column("group").to_pylist()
+        if len(columns) == 2:
+            first, second = (_row_keys(rows.column(side)) for side in columns)
+            division = divide_pairs(groups, first, second, splits, sides_alone_leak=kind == "pairs")
+        else:
+            division = divide_texts(groups, rows.column("turn").to_numpy(), splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
     return SplitRefs(**refs, num_duplicates=division.num_duplicates, num_leaks=division.num_leaks)
+
+
+@cached_task()
+def divide_series(
+    root: str, shards: Sequence[TableRef], splits: SplitsConfig, period: int
+) -> SplitRefs:
+    """Gather the observations of each series in the order of time, and divide them there.
+
+    A row of a split holds all values up to the split's end, since what comes before it is known
+    then; its targets are the values of the split alone. Of two observations of one time the one
+    read later counts, and is a correction.
+    """
+    tables = Tables(root)
+    rows = read_all(tables, shards, SERIES)
+    names, values, corrected = by_series(
+        rows.column("series").to_pylist(),
+        rows.column("time").to_pylist(),
+        rows.column("value").to_numpy(),
+    )
+    bounds = [divide_in_order(len(each), splits).rows for each in values]
+    scales = [
+        seasonal_scale(each[: len(rows["train"])], period)
+        for each, rows in zip(values, bounds, strict=True)
+    ]
+    refs = {}
+    for split in SPLITS:
+        taken = [rows[split] for rows in bounds]
+        ends = [int(where[-1]) + 1 if len(where) else 0 for where in taken]
+        refs[split] = tables.write(
+            [
+                series_table(
+                    names,
+                    [each[:end] for each, end in zip(values, ends, strict=True)],
+                    [each[where] for each, where in zip(values, taken, strict=True)],
+                    scales,
+                )
+            ]
+        )
+    return SplitRefs(**refs, num_duplicates=corrected, num_leaks=0)
 
 
 def _row_keys(column: Any) -> Any:
@@ -166,10 +252,22 @@ def encode(
     """Ids of one split, ``TEXT_IDS`` or ``PAIR_IDS``, of columns that were cut as ``texts`` say."""
     tables = Tables(root)
     known = [read_vocabulary(tables, ref) for ref in vocabularies]
-    spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
-    tokenizer = Tokenizer(texts[-1])
     table = tables.read(rows, columns)
-    return tables.write([encoded_rows(table, columns, known, spelling, tokenizer)])
+    if columns[-1] == "labels":
+        return tables.write([labelled_ids(table, columns, known)])
+    spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
+    return tables.write([encoded_rows(table, columns, known, spelling, Tokenizer(texts[-1]))])
+
+
+def labelled_ids(rows: Any, columns: Sequence[str], vocabularies: Sequence[Vocabulary]) -> Any:
+    """The ids of a table of tokens and labels."""
+    encoded: dict[str, tuple[Any, Any]] = {}
+    for name, column, vocabulary in zip(("inputs", "targets"), columns, vocabularies, strict=True):
+        dictionary, indices, offsets = dictionary_column(rows.column(column))
+        encoded[name] = (vocabulary.ids_of(dictionary)[indices], offsets)
+    nothing = np.zeros(len(offsets), np.int64)
+    encoded["characters"] = encoded["spelling"] = (np.zeros(0), nothing)
+    return id_table(encoded)
 
 
 def encoded_rows(

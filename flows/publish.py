@@ -24,6 +24,13 @@ MAX_P_VALUE = 0.05
 """A challenger takes over when resampling leaves it better this surely."""
 
 SHOWN = {
+    "accuracy": ("accuracy", "{:.1%}"),
+    "macro_f1": ("macro F1", "{:.1%}"),
+    "entity_f1": ("F1", "{:.1%}"),
+    "mase": ("MASE", "{:.3f}"),
+    "mase_recursive": ("MASE ahead", "{:.3f}"),
+    "mae": ("MAE", "{:.4g}"),
+    "rmse": ("RMSE", "{:.4g}"),
     "top1": ("top-1", "{:.1%}"),
     "top5": ("top-5", "{:.1%}"),
     "bleu": ("BLEU", "{:.1f}"),
@@ -34,9 +41,12 @@ SHOWN = {
 """How metrics are written for people."""
 
 HEADLINES = {
+    "classification": ("accuracy", "macro_f1"),
+    "forecasting": ("mase", "mae"),
     "next_word": ("top1", "perplexity"),
     "language_model": ("perplexity", "bits_per_character"),
     "seq2seq": ("bleu", "chrf"),
+    "tagging": ("entity_f1", "accuracy"),
 }
 """Which test scores stand first on a version's page."""
 
@@ -44,7 +54,7 @@ EXAMPLES = {
     "zh": ["今天天气", "你最近在忙什么", "我想"],
     "en": ["How are you?", "I want to", "Today"],
 }
-"""Inputs that a version answers before it is registered."""
+"""What a person may type."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,6 @@ def publication_of(
         ),
     ]
     lines += [f"- {metric}: `{text}`" for metric, text in scores["test"].signatures.items()]
-    language = config["text"]["language"]
     return Publication(
         name=name,
         key=f"{variant}-{fitted.checkpoint.digest[:32]}",
@@ -127,8 +136,7 @@ def publication_of(
             "speed/tokens_per_second": fitted.tokens_per_second,
             "speed/training_seconds": fitted.seconds,
             "size/parameters": float(fitted.num_parameters),
-            "size/vocabulary": float(vocabularies[-1].num_words),
-            "train/unknown_rate": vocabularies[-1].unknown_rate,
+            **_vocabulary_scores(vocabularies),
             "data/train_rows": float(usable.train),
             "data/train_rows_left_out": float(splits.train.num_rows - usable.train),
             "data/duplicates": float(splits.num_duplicates),
@@ -145,21 +153,38 @@ def publication_of(
             for split, table in splits.tables.items()
         ],
         samples=scores["test"].samples,
+        tables=scores["test"].tables,
         tags={
             "snapshot": snapshot,
-            "vocabulary": vocabularies[-1].cache_digest(),
+            **({"vocabulary": vocabularies[-1].cache_digest()} if vocabularies else {}),
             "checkpoint_path": fitted.checkpoint.path,
             "checkpoint_bytes": str(fitted.checkpoint.num_bytes),
             **{f"signature.{metric}": text for metric, text in scores["test"].signatures.items()},
             **_origin(),
         },
-        examples=EXAMPLES[language],
+        examples=_examples(config),
         parameters=PREDICTORS[problem.name].parameters,  # type: ignore[arg-type]  # names its types
         retraining=retraining,
         ranked_by=f"test/{problem.decides}",
         greater_is_better=METRICS[problem.decides].greater_is_better,
         started_ms=fitted.started_ms,
     )
+
+
+def _vocabulary_scores(vocabularies: Sequence[VocabularyRef]) -> dict[str, float]:
+    if not vocabularies:
+        return {}
+    return {
+        "size/vocabulary": float(vocabularies[-1].num_words),
+        "train/unknown_rate": vocabularies[-1].unknown_rate,
+    }
+
+
+def _examples(config: Mapping[str, Any]) -> list[str]:
+    """Inputs that a version answers before it is registered."""
+    if config["text"] is None:
+        return [" ".join(map(str, range(1, config["problem"]["window"] + 1)))]
+    return EXAMPLES[config["text"]["language"]]
 
 
 def headline_of(problem: str, metrics: Mapping[str, float]) -> str:

@@ -29,13 +29,28 @@ from flows.catalogue import (
 )
 from flows.ingest import IngestReport, ingest_sources
 from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
-from flows.prepare import SplitRefs, VocabularyRef, build_vocabulary, divide, encode, tokenize
+from flows.prepare import (
+    SplitRefs,
+    VocabularyRef,
+    build_vocabulary,
+    divide,
+    divide_series,
+    encode,
+    tokenize,
+)
 from flows.publish import Candidate, Decision, decide, publication_of
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.prediction import ModelConfig
-from pipeline.problems import LanguageModel, NextWord, Seq2Seq
-from pipeline.records import RecordsConfig, SplitsConfig
+from pipeline.problems import (
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Seq2Seq,
+    Tagging,
+)
+from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.text import TextConfig
 from pipeline.training import DivergedError, TrainingConfig, resolve_device
@@ -46,7 +61,10 @@ from warehouse.tables import TableRef
 
 logger = logging.getLogger(__name__)
 
-AnyProblem = Annotated[LanguageModel | NextWord | Seq2Seq, Field(discriminator="name")]
+AnyProblem = Annotated[
+    Classification | Forecasting | LanguageModel | NextWord | Seq2Seq | Tagging,
+    Field(discriminator="name"),
+]
 
 
 class VariantReport(BaseModel, frozen=True):
@@ -123,12 +141,15 @@ def retrain(
         raise InputError("variants is empty: name at least one, for example lstm")
     for variant in chosen:
         problem.check(variant)
-    _check_kind(problem, records)
+    problem.check_network(network)
+    _check_data(problem, records, splits)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
-    texts = (text, target_text or text) if isinstance(problem, Seq2Seq) else (text,)
+    texts: tuple[TextConfig, ...] = (text,) if problem.columns else ()
+    if isinstance(problem, Seq2Seq):
+        texts = (text, target_text or text)
     data = _prepare(
         steps, name, problem, source_addresses(sources), records, splits, texts, vocabulary
     )
@@ -259,6 +280,13 @@ def _prepare(
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
     root = str(steps.root)
     ingested = ingest_sources(steps, name, sources, records)
+    if isinstance(problem, Forecasting):
+        divided = steps.run(
+            divide_series, root=root, shards=ingested.shards, splits=splits, period=problem.period
+        )
+        usable = steps.run(count_usable, root=root, problem=problem, ids=divided.tables)
+        return Prepared(ingested, divided, (), (), divided.tables, usable)
+    columns = problem.columns
     shards = [
         steps.run(
             tokenize,
@@ -266,15 +294,15 @@ def _prepare(
             root=root,
             shard=shard,
             kind=records.kind,
+            columns=columns,
             text=texts[0],
             target_text=texts[-1] if records.kind == "pairs" else None,
         )
         for shard in ingested.shards
     ]
-    divided: SplitRefs = steps.run(
-        divide, root=root, shards=shards, kind=records.kind, columns=problem.columns, splits=splits
+    divided = steps.run(
+        divide, root=root, shards=shards, kind=records.kind, columns=columns, splits=splits
     )
-    columns = problem.columns
     vocabularies: list[VocabularyRef] = [
         steps.run(
             build_vocabulary,
@@ -282,7 +310,8 @@ def _prepare(
             root=root,
             train=divided.train,
             column=column,
-            vocabulary=vocabulary,
+            # Every label counts, however rare.
+            vocabulary=VocabularyConfig() if column == "labels" else vocabulary,
         )
         for column in columns
     ]
@@ -298,12 +327,12 @@ def _prepare(
         )
         for split, rows in divided.tables.items()
     }
-    usable: UsableRows = steps.run(count_usable, root=root, problem=problem, ids=ids)
+    usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
     return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable)
 
 
-def _check_kind(problem: LanguageModel | NextWord | Seq2Seq, records: RecordsConfig) -> None:
-    """Refuse data that a problem cannot learn from.
+def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig) -> None:
+    """Refuse data that a problem cannot learn from, or that cannot be divided so.
 
     Raises:
         InputError: with what would do.
@@ -312,6 +341,11 @@ def _check_kind(problem: LanguageModel | NextWord | Seq2Seq, records: RecordsCon
         raise InputError(
             f"{problem.name} cannot learn from {records.kind}: set records.kind to "
             f"{' or '.join(problem.kinds)}, or choose another problem.name"
+        )
+    if records.kind in IN_ORDER and splits.by != "chronological":
+        raise InputError(
+            f"rows of {records.kind} mean something only in their order: set splits.by to "
+            f"chronological"
         )
 
 

@@ -7,12 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .metrics import METRICS, Statistics, bleu_statistics, chrf
+from .metrics import (
+    METRICS,
+    Statistics,
+    bleu_statistics,
+    chrf,
+    entity_statistics,
+    macro_f1_statistics,
+)
 from .prediction import BATCH_ROWS, Predictor
-from .problems import Seq2Seq
+from .problems import Classification, Forecasting, Seq2Seq, Tagging
+from .problems.forecasting import Forecaster, score_values
 from .problems.problem import Examples, TokenModel, TokenScores, score_tokens
 from .ragged import Ragged
-from .vocabulary import UNK
+from .vocabulary import UNK, Vocabulary
 
 SCORING_ROWS = 256
 """Sentences or windows scored at once."""
@@ -52,12 +60,14 @@ class Scores:
         statistics: for each metric of ``METRICS`` its statistics row by row, ``[N, S]``.
         signatures: how BLEU and chrF were computed, in sacrebleu's words.
         samples: columns of text for people, the same for every variant of a problem.
+        tables: further tables by name, such as ``confusion``.
     """
 
     metrics: dict[str, float]
     statistics: dict[str, Statistics]
     signatures: dict[str, str] = field(default_factory=dict)
     samples: list[dict[str, str]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -77,44 +87,183 @@ def evaluate(
         InputError: where the split holds nothing to score.
     """
     problem = predictor.config.problem
+    if isinstance(problem, Forecasting):
+        return _forecast_scores(problem, predictor, examples, config)
     assert isinstance(predictor.model, TokenModel)
     scored = score_tokens(problem, predictor.model, examples, SCORING_ROWS, predictor.device)
     if not len(scored.nats):
         raise InputError(
             f"{problem.name} has nothing to score: no row of the split is long enough; add data"
         )
+    if isinstance(problem, Classification | Tagging):
+        return _label_scores(predictor, examples, scored, texts, config)
     statistics = token_statistics(scored, examples)
     metrics: dict[str, float] = {}
     signatures: dict[str, str] = {}
+    rows = _spread(len(texts), config.num_samples)
     if isinstance(problem, Seq2Seq):
-        target = predictor.texts[-1]
-        greedy = _outputs(predictor, examples, 1, config)
-        searched = (
-            greedy if config.beam == 1 else _outputs(predictor, examples, config.beam, config)
+        samples = _search_scores(
+            predictor, examples, texts, references, config, rows, statistics, metrics, signatures
         )
-        statistics["bleu"], signatures["bleu"] = bleu_statistics(
-            searched, references, target.language, lowercase=target.lowercase
-        )
-        statistics["bleu_greedy"], _ = bleu_statistics(
-            greedy, references, target.language, lowercase=target.lowercase
-        )
-        metrics["chrf"], signatures["chrf"] = chrf(searched, references)
-        samples = [
-            {
-                "source": texts[row],
-                "output": searched[row],
-                "greedy": greedy[row],
-                "reference": references[row],
-            }
-            for row in _spread(len(texts), config.num_samples)
-        ]
     else:
-        rows = _spread(len(texts), config.num_samples)
         samples = _continuations(predictor, [texts[row] for row in rows])
-    metrics |= {name: METRICS[name].score(rows) for name, rows in statistics.items()}
+    metrics |= {name: METRICS[name].score(each) for name, each in statistics.items()}
     words = examples.predicted.values[scored.positions[scored.positions >= 0]]
-    metrics["unknown_rate"] = float(np.mean(words == UNK)) if len(words) else 0.0
+    metrics["unknown_rate"] = _unknown_rate(words)
     return Scores(metrics, statistics, signatures, samples)
+
+
+def _unknown_rate(ids: NDArray[np.generic]) -> float:
+    return float(np.mean(ids == UNK)) if len(ids) else 0.0
+
+
+def _search_scores(
+    predictor: Predictor,
+    examples: Examples,
+    texts: Sequence[str],
+    references: Sequence[str],
+    config: EvaluationConfig,
+    rows: Sequence[int],
+    statistics: dict[str, Statistics],
+    metrics: dict[str, float],
+    signatures: dict[str, str],
+) -> list[dict[str, str]]:
+    """BLEU and chrF of what is found by search, added to what is given; samples of some rows."""
+    target = predictor.texts[-1]
+    greedy = _outputs(predictor, examples, 1, config)
+    searched = greedy if config.beam == 1 else _outputs(predictor, examples, config.beam, config)
+    statistics["bleu"], signatures["bleu"] = bleu_statistics(
+        searched, references, target.language, lowercase=target.lowercase
+    )
+    statistics["bleu_greedy"], _ = bleu_statistics(
+        greedy, references, target.language, lowercase=target.lowercase
+    )
+    metrics["chrf"], signatures["chrf"] = chrf(searched, references)
+    return [
+        {
+            "source": texts[row],
+            "output": searched[row],
+            "greedy": greedy[row],
+            "reference": references[row],
+        }
+        for row in rows
+    ]
+
+
+def _label_scores(
+    predictor: Predictor,
+    examples: Examples,
+    scored: TokenScores,
+    texts: Sequence[str],
+    config: EvaluationConfig,
+) -> Scores:
+    """Scores of labels: of whole texts, or of the tokens of texts."""
+    assert examples.targets is not None and isinstance(predictor.model, TokenModel)
+    num_rows, labels = len(examples.inputs), predictor.vocabularies[1]
+    wanted = examples.targets.values[scored.positions].astype(np.int64)
+    given = scored.best
+    labelled = _row_sums(np.ones(len(wanted)), scored.rows, num_rows)
+    hits = _row_sums(given == wanted, scored.rows, num_rows)
+    nats = _row_sums(scored.nats, scored.rows, num_rows)
+    statistics = {
+        "accuracy": np.stack((hits, labelled), axis=1),
+        "perplexity": np.stack((nats, labelled), axis=1),
+        "macro_f1": macro_f1_statistics(given, wanted, scored.rows, (num_rows, len(labels))),
+    }
+    rows = _spread(num_rows, config.num_samples)
+    tables: dict[str, list[dict[str, str]]] = {}
+    # Of all labels in the flat order of the targets.
+    named = np.full(len(examples.targets.values), UNK, np.int64)
+    named[scored.positions] = given
+    ours, theirs = (
+        [labels.decode(row) for row in Ragged(values, examples.targets.offsets)]
+        for values in (named, examples.targets.values)
+    )
+    if isinstance(predictor.config.problem, Tagging):
+        statistics["entity_f1"] = entity_statistics(ours, theirs)
+    tables["confusion"] = _confusion(given, wanted, labels)
+    samples = [
+        {
+            "text": texts[row],
+            "output": " ".join(ours[row]),
+            "label": " ".join(theirs[row]),
+        }
+        for row in rows
+    ]
+    metrics = {name: METRICS[name].score(each) for name, each in statistics.items()}
+    metrics["unknown_rate"] = _unknown_rate(examples.inputs.values[examples.inputs.positions])
+    return Scores(metrics, statistics, {}, samples, tables)
+
+
+def _row_sums(
+    values: NDArray[np.generic], rows: NDArray[np.int64], num_rows: int
+) -> NDArray[np.float64]:
+    """The sum of each row's values, ``[N]``."""
+    sums = np.bincount(rows, weights=values.astype(np.float64), minlength=num_rows)
+    return sums.astype(np.float64)
+
+
+CONFUSION_LABELS = 30
+"""Labels of a confusion matrix, the most frequent ones."""
+
+
+def _confusion(
+    given: NDArray[np.int64], wanted: NDArray[np.int64], labels: Vocabulary
+) -> list[dict[str, str]]:
+    """How often each label was taken for which: a row for each that was wanted."""
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(counts, (wanted, given), 1)
+    frequency = counts.sum(0) + counts.sum(1)
+    shown = [i for i in np.argsort(-frequency, kind="stable") if frequency[i]][:CONFUSION_LABELS]
+    names = labels.decode(shown)
+    return [
+        {"wanted": name}
+        | {f"as {other}": str(counts[i, j]) for other, j in zip(names, shown, strict=True)}
+        for name, i in zip(names, shown, strict=True)
+    ]
+
+
+def _forecast_scores(
+    problem: Forecasting, predictor: Predictor, examples: Examples, config: EvaluationConfig
+) -> Scores:
+    """Errors of the next value, and of values up to ``horizon`` steps ahead.
+
+    Rows of the statistics are the values of the split.
+    """
+    assert examples.targets is not None and isinstance(predictor.model, Forecaster)
+    actual = examples.targets.values[examples.targets.positions].astype(np.float64)
+    scales = np.repeat(examples.scales, examples.targets.lengths)
+    one_step = score_values(problem, predictor.model, examples, SCORING_ROWS, predictor.device)
+    recursive, ahead = problem.recursive_forecasts(predictor.model, examples, predictor.device)
+    if not np.isfinite(one_step).any():
+        raise InputError(
+            f"forecasting has nothing to score: no value of the split has {problem.window} values "
+            f"before it; add data, or lower problem.window"
+        )
+
+    def summed(errors: NDArray[np.float64]) -> Statistics:
+        made = np.isfinite(errors)
+        return np.stack((np.where(made, errors, 0.0), made.astype(np.float64)), axis=1)
+
+    errors = one_step - actual
+    statistics = {
+        "mae": summed(np.abs(errors)),
+        "rmse": summed(errors**2),
+        "mase": summed(np.abs(errors) / scales),
+        "mase_recursive": summed(np.abs(recursive - actual) / scales),
+    }
+    samples = [
+        {
+            "place": str(row + 1),
+            "value": f"{actual[row]:.6g}",
+            "one step": f"{one_step[row]:.6g}",
+            "recursive": f"{recursive[row]:.6g}",
+            "steps ahead": str(ahead[row]),
+        }
+        for row in _spread(len(actual), max(config.num_samples, 100))
+    ]
+    metrics = {name: METRICS[name].score(each) for name, each in statistics.items()}
+    return Scores(metrics, statistics, {}, samples)
 
 
 def token_statistics(scored: TokenScores, examples: Examples) -> dict[str, Statistics]:
@@ -127,8 +276,7 @@ def token_statistics(scored: TokenScores, examples: Examples) -> dict[str, Stati
     num_rows = len(examples.inputs)
 
     def by_row(values: NDArray[np.generic]) -> NDArray[np.float64]:
-        sums = np.bincount(scored.rows, weights=values.astype(np.float64), minlength=num_rows)
-        return sums.astype(np.float64)
+        return _row_sums(values, scored.rows, num_rows)
 
     inside = scored.positions >= 0
     positions = np.where(inside, scored.positions, 0)

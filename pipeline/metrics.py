@@ -67,6 +67,22 @@ def _bleu(sums: Statistics) -> float:
     )
 
 
+def _macro_f1(sums: Statistics) -> float:
+    hits, given, wanted = sums.reshape(3, -1)
+    there = given + wanted > 0
+    return float((2 * hits[there] / (given + wanted)[there]).mean()) if there.any() else math.nan
+
+
+def _f1(sums: Statistics) -> float:
+    hits, given, wanted = sums
+    return float(2 * hits / (given + wanted)) if given + wanted else math.nan
+
+
+def _root_of_mean(sums: Statistics) -> float:
+    squares, total = sums
+    return math.sqrt(squares / total) if total else math.nan
+
+
 BLEU_STATISTICS = (
     "hypothesis_tokens",
     "reference_tokens",
@@ -80,6 +96,14 @@ METRICS: dict[str, Metric] = {
         Metric("bits_per_character", ("nats", "characters"), False, _bits_per_character),
         Metric("top1", ("hits", "tokens"), True, _rate),
         Metric("top5", ("hits", "tokens"), True, _rate),
+        Metric("accuracy", ("hits", "labels"), True, _rate),
+        # Three blocks, in each a column for every label.
+        Metric("macro_f1", ("hits", "given", "wanted"), True, _macro_f1),
+        Metric("entity_f1", ("hits", "given", "wanted"), True, _f1),
+        Metric("mae", ("absolute_errors", "values"), False, _rate),
+        Metric("rmse", ("squared_errors", "values"), False, _root_of_mean),
+        Metric("mase", ("scaled_errors", "values"), False, _rate),
+        Metric("mase_recursive", ("scaled_errors", "values"), False, _rate),
         Metric("bleu", BLEU_STATISTICS, True, _bleu),
         Metric("bleu_greedy", BLEU_STATISTICS, True, _bleu),
     )
@@ -113,6 +137,66 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, s
     scorer = CHRF()
     score = scorer.corpus_score(list(hypotheses), [list(references)])
     return float(score.score), str(scorer.get_signature())
+
+
+def macro_f1_statistics(
+    given: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    shape: tuple[int, int],
+) -> Statistics:
+    """Each row's hits, given and wanted labels, a column for every label in each block.
+
+    F1 is averaged over the labels that were given or wanted, as scikit-learn does.
+
+    Args:
+        given, wanted: label numbers ``[M]``.
+        rows: whose they are, ``[M]``.
+        shape: rows and labels, ``(N, C)``.
+    """
+    counts = np.zeros((3, *shape))
+    np.add.at(counts[0], (rows[given == wanted], wanted[given == wanted]), 1)
+    np.add.at(counts[1], (rows, given), 1)
+    np.add.at(counts[2], (rows, wanted), 1)
+    return counts.transpose(1, 0, 2).reshape(shape[0], -1)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The entities of a tagged text: kind, first token, last token.
+
+    Tags are read as seqeval and conlleval read them (Tjong Kim Sang and De Meulder 2003): ``B-``
+    begins an entity, ``I-`` goes on with one of its kind or begins one, ``E-`` ends one, ``S-`` and
+    ``U-`` are one of one token, ``O`` is none. Of tags without such prefixes (parts of speech)
+    every token is an entity of its own, so that F1 is then the share of right tags.
+    """
+    if not all(tag == "O" or tag[:2] in _PREFIXES for tag in tags):
+        return {(tag, place, place) for place, tag in enumerate(tags)}
+    found = set()
+    kind, first, before = "", 0, "O"
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, this = (tag[0], tag[2:]) if tag != "O" else ("O", "")
+        goes_on = kind and this == kind and prefix in "IEML" and before not in "ESUL"
+        if kind and not goes_on:
+            found.add((kind, first, place - 1))
+            kind = ""
+        if this and not kind:
+            kind, first = this, place
+        before = prefix
+    return found
+
+
+_PREFIXES = ("B-", "I-", "E-", "S-", "M-", "U-", "L-")
+
+
+def entity_statistics(
+    given: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]
+) -> Statistics:
+    """Each text's hits, given and wanted entities, ``[N, 3]``."""
+    rows = np.zeros((len(wanted), 3))
+    for row, sides in enumerate(zip(given, wanted, strict=True)):
+        ours, theirs = map(entities, sides)
+        rows[row] = len(ours & theirs), len(ours), len(theirs)
+    return rows
 
 
 def textbook_bleu(hypothesis: Sequence[str], reference: Sequence[str], k: int = 2) -> float:
@@ -158,9 +242,10 @@ def paired_bootstrap(
     """Compare two systems by resampling the rows that both were scored on (Koehn 2004).
 
     Args:
-        challenger, champion: statistics ``[N, S]`` of the same rows in the same order.
+        challenger, champion: statistics ``[N, S]`` of the same rows in the same order; each may
+            know labels of its own.
     """
-    assert challenger.shape == champion.shape
+    assert len(challenger) == len(champion)
     num_rows = len(challenger)
     generator = np.random.default_rng(seed)
     lost = 0

@@ -15,16 +15,20 @@ from torch import Tensor
 
 from .errors import InputError
 from .problems import PROBLEMS, Problem
+from .problems.classification import Classification, TextClassifier
+from .problems.forecasting import Forecaster, Forecasting, forecast
 from .problems.language_model import StreamModel
 from .problems.next_word import WindowModel
-from .problems.problem import Model, digest_seed
-from .problems.seq2seq import EncoderDecoder, padded_sources
+from .problems.problem import Model, digest_seed, padded_texts
+from .problems.seq2seq import EncoderDecoder
+from .problems.tagging import TokenTagger
 from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
 from .search import Hypothesis, NoMemory, beam, greedy, sample
+from .series import read_numbers
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
-from .vocabulary import BOS, EOS, SPECIALS, Vocabulary
+from .vocabulary import BOS, EOS, PAD, SPECIALS, Vocabulary
 
 FORMAT = 1
 """Version of the checkpoint's ``config.json``."""
@@ -36,7 +40,11 @@ BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class Candidate:
-    """One answer: ``score`` is a probability for ``next_word``, a log-probability elsewhere."""
+    """One answer.
+
+    ``score`` is a probability for ``next_word`` and ``classification``, the forecast value for
+    ``forecasting``, and a log-probability elsewhere.
+    """
 
     text: str
     score: float
@@ -46,13 +54,14 @@ class Candidate:
 class ModelConfig:
     """What a model is, apart from its weights and vocabularies: all that rebuilds it.
 
-    ``target_text`` is how the target side of pairs becomes tokens; None without one.
+    ``text`` is how text becomes tokens, None for series; ``target_text`` the same for the target
+    side of pairs, None without one.
     """
 
     problem: Problem
     variant: Variant
     network: NetworkConfig
-    text: TextConfig
+    text: TextConfig | None = None
     target_text: TextConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +71,7 @@ class ModelConfig:
             "problem": asdict(self.problem),
             "variant": self.variant.name,
             "network": asdict(self.network),
-            "text": asdict(self.text),
+            "text": asdict(self.text) if self.text else None,
             "target_text": asdict(self.target_text) if self.target_text else None,
         }
 
@@ -79,13 +88,12 @@ class ModelConfig:
                 f"train the model again, or use the version of Tidemill that wrote it"
             )
         settings = dict(config["problem"])
-        target_text = config["target_text"]
+        texts = (config["text"], config["target_text"])
         return cls(
             PROBLEMS[settings["name"]](**settings),
             Variant.parse(config["variant"]),
             NetworkConfig(**config["network"]),
-            TextConfig(**config["text"]),
-            TextConfig(**target_text) if target_text else None,
+            *(TextConfig(**text) if text else None for text in texts),
         )
 
 
@@ -99,6 +107,8 @@ class Predictor(ABC):
     """
 
     parameters: ClassVar[dict[str, tuple[type, Any]]]
+    example: ClassVar[str] = "今天天气"
+    """A text that every such model can answer."""
 
     def __init__(
         self,
@@ -158,12 +168,20 @@ class Predictor(ABC):
         chosen = {name: default for name, (_, default) in self.parameters.items()} | parameters
         answers: list[list[Candidate]] = []
         for start in range(0, len(texts), BATCH_ROWS):
-            tokens = [
-                self.tokenizers[0].tokenize(text) for text in texts[start : start + BATCH_ROWS]
-            ]
-            ids = Ragged.of([self.vocabularies[0].encode(row) for row in tokens])
-            answers += self.answer(ids, **chosen)
+            answers += self.answer_texts(texts[start : start + BATCH_ROWS], **chosen)
         return answers
+
+    def answer_texts(self, texts: Sequence[str], **parameters: Any) -> list[list[Candidate]]:
+        """Answers to texts that fit one batch, with every parameter given."""
+        return self.answer(self.encoded(self.tokenized(texts)), **parameters)
+
+    def tokenized(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tokens of each text."""
+        return [self.tokenizers[0].tokenize(text) for text in texts]
+
+    def encoded(self, tokens: Sequence[Sequence[str]]) -> Ragged:
+        """Their ids."""
+        return Ragged.of([self.vocabularies[0].encode(row) for row in tokens])
 
     @abstractmethod
     def answer(self, ids: Ragged, **parameters: Any) -> list[list[Candidate]]:
@@ -265,7 +283,7 @@ class Seq2SeqPredictor(Predictor):
     def answer(  # type: ignore[override]
         self, ids: Ragged, *, top: int, max_tokens: int, beam: int
     ) -> list[list[Candidate]]:
-        source, lengths = padded_sources(ids, np.arange(len(ids)))
+        source, lengths = padded_texts(ids, np.arange(len(ids)))
         memory, hidden = self.model.encode(source.to(self.device), lengths.to(self.device))
         first = torch.full((len(ids),), BOS, device=self.device)
         found = _search(self.model.step, memory, hidden, first, beam, max_tokens, top)
@@ -280,6 +298,115 @@ class Seq2SeqPredictor(Predictor):
             ]
             for hypotheses in found
         ]
+
+
+class ClassificationPredictor(Predictor):
+    """The likeliest labels of each text, with their probabilities."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {"top": (int, 3)}
+    model: TextClassifier
+
+    @torch.inference_mode()
+    def answer(self, ids: Ragged, *, top: int) -> list[list[Candidate]]:  # type: ignore[override]
+        problem = self.config.problem
+        assert isinstance(problem, Classification)
+        words, lengths = padded_texts(problem.cut(ids), np.arange(len(ids)))
+        features = self.model.text_features(words.to(self.device), lengths.to(self.device))
+        # A special is no label.
+        probabilities = self.model.head.output(features)[:, len(SPECIALS) :].softmax(-1)
+        best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+        labels = self.vocabularies[1].words
+        return [
+            [Candidate(labels[index], share) for index, share in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+class TaggingPredictor(Predictor):
+    """The tokens of each text with their tags, as ``token/tag`` apart by blanks."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {}
+    model: TokenTagger
+
+    def answer_texts(self, texts: Sequence[str]) -> list[list[Candidate]]:  # type: ignore[override]
+        tokens = self.tokenized(texts)
+        tags, scores = self.tags(self.encoded(tokens))
+        return [
+            [Candidate(" ".join(map("/".join, zip(*pair, strict=True))), score)]
+            for *pair, score in zip(tokens, tags, scores, strict=True)
+        ]
+
+    def answer(self, ids: Ragged) -> list[list[Candidate]]:  # type: ignore[override]
+        """The tags alone."""
+        return [
+            [Candidate(" ".join(tags), score)] for tags, score in zip(*self.tags(ids), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def tags(self, ids: Ragged) -> tuple[list[list[str]], list[float]]:
+        """The likeliest tag of every token of each row, and their summed log-probability."""
+        lengths = ids.lengths
+        filled = np.flatnonzero(lengths)
+        tags: list[list[str]] = [[] for _ in lengths]
+        scores = [0.0] * len(lengths)
+        if len(filled):
+            words = torch.from_numpy(ids.padded(filled, PAD).T.astype(np.int32)).to(self.device)
+            real = torch.from_numpy(lengths[filled]).to(self.device)
+            logits = self.model.head.output(self.model.token_features(words, real))
+            # A special is no tag.
+            best = logits[..., len(SPECIALS) :].log_softmax(-1).max(-1)
+            names = self.vocabularies[1].words
+            for column, row in enumerate(filled.tolist()):
+                size = int(lengths[row])
+                tags[row] = [names[index] for index in best.indices[:size, column].tolist()]
+                scores[row] = float(best.values[:size, column].sum())
+        return tags, scores
+
+
+class ForecastPredictor(Predictor):
+    """The next values behind each series, the nearest first; a series is written as numbers."""
+
+    parameters: ClassVar[dict[str, tuple[type, Any]]] = {"horizon": (int, 12)}
+    example: ClassVar[str] = ""
+    model: Forecaster
+
+    def answer_texts(  # type: ignore[override]
+        self, texts: Sequence[str], *, horizon: int
+    ) -> list[list[Candidate]]:
+        series = [read_numbers(text) if text.strip() else np.zeros(0) for text in texts]
+        return self.answer(
+            Ragged(
+                np.concatenate([np.zeros(0), *series]),
+                np.cumsum([0, *map(len, series)]),
+            ),
+            horizon=horizon,
+        )
+
+    def answer(self, ids: Ragged, *, horizon: int) -> list[list[Candidate]]:  # type: ignore[override]
+        """Forecasts behind rows of values; none behind an empty row.
+
+        Raises:
+            InputError: for a row shorter than the model's window.
+        """
+        problem = self.config.problem
+        assert isinstance(problem, Forecasting)
+        answers: list[list[Candidate]] = [[] for _ in range(len(ids))]
+        rows = np.flatnonzero(ids.lengths)
+        short = [row for row in rows.tolist() if len(ids[row]) < problem.window]
+        if short:
+            raise InputError(
+                f"series {short[0] + 1} has {len(ids[short[0]])} values, and this model forecasts "
+                f"from {problem.window}: give at least so many of the last ones"
+            )
+        if not len(rows):
+            return answers
+        windows = np.stack([ids[row][-problem.window :] for row in rows.tolist()], axis=1)
+        if problem.log and windows.min() <= 0:
+            raise InputError("this model learnt logarithms: give values above 0")
+        values = forecast(self.model, torch.from_numpy(windows).to(self.device), horizon)
+        for row, ahead in zip(rows.tolist(), values.T.tolist(), strict=True):
+            answers[row] = [Candidate(f"{value:.6g}", value) for value in ahead]
+        return answers
 
 
 def _check_parameter(name: str, value: Any, kind: type) -> None:
@@ -314,7 +441,10 @@ def _search(
 
 
 PREDICTORS: dict[str, type[Predictor]] = {
+    "classification": ClassificationPredictor,
+    "forecasting": ForecastPredictor,
     "language_model": ContinuationPredictor,
     "next_word": NextWordPredictor,
     "seq2seq": Seq2SeqPredictor,
+    "tagging": TaggingPredictor,
 }

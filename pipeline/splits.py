@@ -80,6 +80,14 @@ def divide_pairs(
     return _division(names, _first_of_each(held_out, sources, targets), leaks)
 
 
+def divide_in_order(num_rows: int, config: SplitsConfig) -> Division:
+    """Divide rows that stand in an order: the last are test, those before them validation."""
+    test = num_rows - round(num_rows * config.test)
+    valid = test - round(num_rows * config.valid)
+    train, valid_rows, test_rows = np.split(np.arange(num_rows), [valid, test])
+    return Division({"train": train, "valid": valid_rows, "test": test_rows}, 0, 0)
+
+
 def reply_pairs(
     groups: list[str], turns: NDArray[np.int32], speakers: NDArray[np.int8]
 ) -> tuple[Rows, Rows]:

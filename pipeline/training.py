@@ -185,12 +185,14 @@ def fit(
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     problem.check(variant)
+    problem.check_network(network)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
     with _own_randomness(device, config.seed):
         model = problem.build(variant, network, vocabulary_sizes).to(device)
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
+        model.prepare(training)
         loop = _Loop(problem, variant, model, config, device)
         if state is not None:
             loop.restore(state)

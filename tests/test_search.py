@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.problems import LanguageModel, Seq2Seq
-from pipeline.problems.seq2seq import EncoderDecoder, padded_sources
+from pipeline.problems.problem import padded_texts
+from pipeline.problems.seq2seq import EncoderDecoder
 from pipeline.ragged import Ragged
 from pipeline.recurrent import Hidden, NetworkConfig, Variant
 from pipeline.search import NEVER, Hypothesis, NoMemory, beam, exhaustive, greedy, sample
@@ -31,7 +32,7 @@ def model_of(seed: int, variant: str = "gru", num_words: int = WORDS) -> Encoder
 
 def encoded(model: EncoderDecoder, *sentences: list[int]) -> tuple[object, Hidden]:
     with torch.inference_mode():
-        return model.encode(*padded_sources(Ragged.of(sentences), np.arange(len(sentences))))
+        return model.encode(*padded_texts(Ragged.of(sentences), np.arange(len(sentences))))
 
 
 @torch.inference_mode()

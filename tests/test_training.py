@@ -11,8 +11,8 @@ import torch
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
-from pipeline.problems.problem import Examples, score_tokens
-from pipeline.problems.seq2seq import EncoderDecoder, padded_sources
+from pipeline.problems.problem import Examples, padded_texts, score_tokens
+from pipeline.problems.seq2seq import EncoderDecoder
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.search import beam
@@ -219,7 +219,7 @@ def test_seq2seq_overfits_the_four_sentences_of_the_chapter(variant: str) -> Non
     model.load_state_dict(fitted.weights)
     model.eval()
     with torch.inference_mode():
-        memory, hidden = model.encode(*padded_sources(pairs.inputs, np.arange(4)))
+        memory, hidden = model.encode(*padded_texts(pairs.inputs, np.arange(4)))
     first = torch.full((4,), BOS)
     for width in (1, 2):
         found = beam(model.step, memory, hidden, first, width=width, max_tokens=9)

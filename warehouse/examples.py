@@ -2,8 +2,10 @@
 
 UTTERANCES  one row an utterance, cut into tokens
 PAIRS_CUT   one row a pair, both sides cut into tokens
+LABELS_CUT  one row a text, cut into tokens: its label, or a label for each token
 TEXT_IDS    one row a text: ids, and what each id stands for in characters
-PAIR_IDS    one row a pair: ids of both sides, and the same for the target side
+PAIR_IDS    one row a pair: ids of both sides, and the same for the target side; of labels no such
+SERIES_ROWS one row a series: its values up to the end of a split, and which of them are the split's
 WORDS       the words of a training split and how often each occurs
 """
 
@@ -43,6 +45,13 @@ PAIRS_CUT = pa.schema(
         pa.field("target", _TOKENS),
     ]
 )
+LABELS_CUT = pa.schema(
+    [
+        pa.field("group", pa.string()),
+        pa.field("tokens", _TOKENS),
+        pa.field("labels", _TOKENS),
+    ]
+)
 TEXT_IDS = pa.schema(
     [
         pa.field("inputs", pa.list_(pa.int32())),
@@ -52,6 +61,14 @@ TEXT_IDS = pa.schema(
 )
 PAIR_IDS = TEXT_IDS.insert(1, pa.field("targets", pa.list_(pa.int32())))
 
+SERIES_ROWS = pa.schema(
+    [
+        pa.field("series", pa.string()),
+        pa.field("inputs", pa.list_(pa.float64())),
+        pa.field("targets", pa.list_(pa.float64())),
+        pa.field("scale", pa.float64()),
+    ]
+)
 WORDS = pa.schema([pa.field("word", pa.string()), pa.field("count", pa.int64())])
 
 Tokens = tuple[Bytes, Offsets, Offsets]
@@ -61,6 +78,12 @@ Tokens = tuple[Bytes, Offsets, Offsets]
 def utterance_texts(batch: pa.RecordBatch) -> tuple[Bytes, Offsets]:
     """Every utterance of a batch of dialogues, one behind the other, as bytes and positions."""
     return utf8_column(batch.column("utterances").flatten())
+
+
+def utterance_strings(batch: pa.RecordBatch) -> list[str]:
+    """The same as strings."""
+    strings: list[str] = batch.column("utterances").flatten().to_pylist()
+    return strings
 
 
 def utterance_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
@@ -85,6 +108,47 @@ def pair_rows(batch: pa.RecordBatch, sources: Tokens, targets: Tokens) -> pa.Rec
     return pa.RecordBatch.from_arrays(
         [batch.column("group"), tokens_array(*sources), tokens_array(*targets)],
         schema=PAIRS_CUT,
+    )
+
+
+def labelled_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
+    """A batch of ``LABELS_CUT`` from labelled texts and their tokens: one label a row."""
+    num_rows = batch.num_rows
+    labels = pa.ListArray.from_arrays(
+        pa.array(np.arange(num_rows + 1, dtype=np.int32)), batch.column("label")
+    )
+    return pa.RecordBatch.from_arrays(
+        [batch.column("group"), tokens_array(*tokens), labels], schema=LABELS_CUT
+    )
+
+
+def tagged_rows(
+    groups: pa.Array, tokens: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
+) -> pa.RecordBatch:
+    """A batch of ``LABELS_CUT`` with a label for each token."""
+    sides = [pa.array(side, _TOKENS) for side in (tokens, tags)]
+    return pa.RecordBatch.from_arrays([groups, *sides], schema=LABELS_CUT)
+
+
+def utterance_groups(batch: pa.RecordBatch) -> pa.Array:
+    """The group of each utterance of a batch of dialogues."""
+    return batch.column("group").take(pc.list_parent_indices(batch.column("utterances")))
+
+
+def series_table(
+    names: Sequence[str],
+    inputs: Sequence[npt.NDArray[np.float64]],
+    targets: Sequence[npt.NDArray[np.float64]],
+    scales: Sequence[float],
+) -> pa.Table:
+    """A table of ``SERIES_ROWS``."""
+    return pa.table(
+        [
+            pa.array(names, pa.string()),
+            *(pa.array(side, pa.list_(pa.float64())) for side in (inputs, targets)),
+            pa.array(scales, pa.float64()),
+        ],
+        schema=SERIES_ROWS,
     )
 
 

@@ -142,6 +142,7 @@ class Publication(BaseModel, frozen=True):
     scores: dict[str, float] = {}
     datasets: list[DatasetInfo] = []
     samples: list[dict[str, str]] = []
+    tables: dict[str, list[dict[str, str]]] = {}
     tags: dict[str, str] = {}
     examples: list[str]
     parameters: dict[str, tuple[str, str | bool | int | float | None]] = {}
@@ -364,18 +365,22 @@ class Registry:
         for some_metrics in _batches(_history_metrics(publication), _METRICS_A_BATCH):
             self._client.log_batch(run_id, metrics=some_metrics)
         self._client.log_inputs(run_id, [_dataset_input(one) for one in publication.datasets])
-        if publication.samples:
-            self._log_samples(run_id, publication.samples)
+        self._log_tables(run_id, publication)
         return run
 
-    def _log_samples(self, run_id: str, samples: list[dict[str, str]]) -> None:
-        """A table that MLflow's pages compare over runs."""
-        columns = list(dict.fromkeys(name for sample in samples for name in sample))
-        rows = [[sample.get(name) for name in columns] for sample in samples]
-        table = json.dumps({"columns": columns, "data": rows}, ensure_ascii=False)
-        self._client.log_text(run_id, table, "samples.json")
-        listed = json.dumps([{"path": "samples.json", "type": "table"}])
-        self._client.set_tag(run_id, "mlflow.loggedArtifacts", listed)
+    def _log_tables(self, run_id: str, publication: Publication) -> None:
+        """Tables that MLflow's pages compare over runs."""
+        listed = []
+        for name, lines in ({"samples": publication.samples} | publication.tables).items():
+            if not lines:
+                continue
+            columns = list(dict.fromkeys(key for line in lines for key in line))
+            rows = [[line.get(key) for key in columns] for line in lines]
+            table = json.dumps({"columns": columns, "data": rows}, ensure_ascii=False)
+            self._client.log_text(run_id, table, f"{name}.json")
+            listed.append({"path": f"{name}.json", "type": "table"})
+        if listed:
+            self._client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(listed))
 
     def _log_model(
         self, run: Run, publication: Publication, staging: Path, package: Path
@@ -457,7 +462,7 @@ class Registry:
         if tags.get("scores") == digest:
             return
         self._log_scores(run_id, _model_id(version), publication, _now_ms())
-        self._log_samples(run_id, publication.samples)
+        self._log_tables(run_id, publication)
         description = str(version.description or "")
         written = tags.get(_NOTE, "").split("\n\n", 1)
         for old, new in zip(written, (publication.headline, publication.description), strict=False):
@@ -1097,7 +1102,9 @@ def _note(publication: Publication) -> str:
 
 
 def _scores_digest(publication: Publication) -> str:
-    shown = json.dumps([publication.scores, publication.samples, _note(publication)])
+    shown = json.dumps(
+        [publication.scores, publication.samples, publication.tables, _note(publication)]
+    )
     return hashlib.sha256(shown.encode()).hexdigest()[:32]
 
 

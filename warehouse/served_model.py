@@ -47,7 +47,7 @@ class ServedModel(PythonModel):
             },
             str(settings.get("device", "cpu")),
         )
-        self._predictor.predict(["预热"])
+        self._predictor.predict([self._predictor.example])
 
     def predict(
         self,

@@ -22,7 +22,7 @@ from torch.nn import functional
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
-from ..vocabulary import PAD, SPECIALS, UNK
+from ..vocabulary import EOS, PAD, SPECIALS, UNK
 
 CHUNK_ROWS = 256
 """Rows whose logits exist at once: 256 measured best on CPU at ``V`` = 10,000."""
@@ -107,6 +107,9 @@ class Model(nn.Module, ABC):
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's loss summed over its targets (a scalar), and the next batch's state."""
 
+    def prepare(self, examples: Examples) -> None:
+        """Take what a model must know of the training split before it is trained, as scales."""
+
 
 class EstimatedModel(Model):
     """A baseline: it is counted or solved in one go, and has no gradient.
@@ -132,7 +135,7 @@ class EstimatedModel(Model):
 class TokenModel(Model):
     """A network whose last layer scores every word of a vocabulary."""
 
-    head: "WordHead"
+    head: "Head"
 
     @abstractmethod
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
@@ -171,6 +174,14 @@ class Problem(ABC):
         Raises:
             InputError: with the reason.
         """
+
+    def check_network(self, network: NetworkConfig) -> None:
+        """Refuse sizes and regularisation that make no sense here.
+
+        Raises:
+            InputError: with the reason.
+        """
+        del network
 
     @abstractmethod
     def build(
@@ -232,11 +243,13 @@ class TokenScores:
         ranks: how many words the model would offer before the target (of equally likely words,
             half), int64 ``[N]``. Specials are never offered, and an unknown target is ``UNRANKED``:
             no list of words contains it; so is everything where scores are no numbers.
+        best: the likeliest word or label that is no special, int64 ``[N]``.
         rows, positions: as in :class:`Batch`.
     """
 
     nats: NDArray[np.float64]
     ranks: NDArray[np.int64]
+    best: NDArray[np.int64]
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
 
@@ -248,27 +261,26 @@ def score_tokens(
     """Score every target of ``examples`` once with the model in evaluation mode."""
     was_training = model.training
     model.eval()
-    parts: list[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]
-    parts = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     hidden: Hidden | None = None
     for batch in problem.scoring_batches(examples, batch_size):
         batch = batch.to(device)
         features, hidden = model.features(batch, hidden)
         real = batch.targets != PAD
         kept = real.cpu().numpy()
-        nats, ranks = _nats_and_ranks(features[real], model.head.output, batch.targets[real])
-        parts.append((nats, ranks, batch.rows[kept], batch.positions[kept]))
+        scores = _nats_ranks_best(features[real], model.head.output, batch.targets[real])
+        parts.append((*scores, batch.rows[kept], batch.positions[kept]))
     model.train(was_training)
     if not parts:
         empty = np.zeros(0, np.int64)
-        return TokenScores(np.zeros(0), empty, empty, empty)
+        return TokenScores(np.zeros(0), empty, empty, empty, empty)
     return TokenScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _nats_and_ranks(
-    features: Tensor, output: nn.Linear, targets: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    nats, ranks = [], []
+def _nats_ranks_best(
+    features: Tensor, output: nn.Module, targets: Tensor
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    nats, ranks, best = [], [], []
     for rows, goals in zip(
         features.split(CHUNK_ROWS * 4), targets.split(CHUNK_ROWS * 4), strict=True
     ):
@@ -281,34 +293,46 @@ def _nats_and_ranks(
         equal = (words == chosen).sum(1) - 1
         known = (goals != UNK) & chosen[:, 0].isfinite()
         ranks.append(torch.where(known, higher + (equal + 1) // 2, UNRANKED))
+        best.append(words.argmax(1) + len(SPECIALS))
     if not nats:
-        return np.zeros(0), np.zeros(0, np.int64)
-    return torch.cat(nats).cpu().numpy(), torch.cat(ranks).cpu().numpy()
+        return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return tuple(torch.cat(parts).cpu().numpy() for parts in (nats, ranks, best))  # type: ignore[return-value]
 
 
-class WordHead(nn.Module):
-    """The last layers of a word model: dropout, a projection where tying needs one, ``output``.
+class Head(nn.Module):
+    """The last layers of a model that scores words or labels: dropout and ``output``.
 
     Calling it gives what enters ``output``; logits come from ``output`` itself, in chunks.
     """
 
-    def __init__(self, embedding: nn.Embedding, num_features: int, network: NetworkConfig) -> None:
+    def __init__(self, num_features: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
-        num_words, embedding_size = embedding.weight.shape
-        self.dropout = nn.Dropout(network.dropout)
-        self.projection: nn.Module = nn.Identity()
-        if network.tied and num_features != embedding_size:
-            self.projection = nn.Linear(num_features, embedding_size, bias=False)
-        self.output = nn.Linear(embedding_size if network.tied else num_features, num_words)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(num_features, num_outputs)
         nn.init.zeros_(self.output.bias)
-        if network.tied:
-            self.output.weight = embedding.weight
-        else:
-            nn.init.uniform_(self.output.weight, -0.1, 0.1)
+        nn.init.uniform_(self.output.weight, -0.1, 0.1)
 
     def forward(self, features: Tensor) -> Tensor:
         """What enters ``output``: ``[..., F]``."""
-        projected: Tensor = self.projection(self.dropout(features))
+        dropped: Tensor = self.dropout(features)
+        return dropped
+
+
+class WordHead(Head):
+    """A head over words, whose weights may be the embedding's; a projection then makes them fit."""
+
+    def __init__(self, embedding: nn.Embedding, num_features: int, network: NetworkConfig) -> None:
+        num_words, embedding_size = embedding.weight.shape
+        size = embedding_size if network.tied else num_features
+        super().__init__(size, num_words, network.dropout)
+        self.projection: nn.Module = nn.Identity()
+        if size != num_features:
+            self.projection = nn.Linear(num_features, size, bias=False)
+        if network.tied:
+            self.output.weight = embedding.weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        projected: Tensor = self.projection(super().forward(features))
         return projected
 
 
@@ -356,6 +380,33 @@ def order_by_length(
     order = np.argsort(keys, kind="stable")
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def bounded_batches(
+    widths: NDArray[np.int64], batch_size: int, usual_width: int
+) -> list[NDArray[np.int64]]:
+    """Rows by rising width, fewer in a batch where they are very wide: memory stays bounded."""
+    batches: list[NDArray[np.int64]] = []
+    rows: list[int] = []
+    for row in np.argsort(widths, kind="stable").tolist():
+        if rows and (
+            len(rows) == batch_size or (len(rows) + 1) * widths[row] > batch_size * usual_width
+        ):
+            batches.append(np.array(rows))
+            rows = []
+        rows.append(row)
+    return [*batches, np.array(rows)] if rows else batches
+
+
+def padded_texts(texts: Ragged, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Whole texts as a network reads them: ids ``[T, B]`` and lengths ``[B]``.
+
+    Each is closed by ``<eos>``, so that an empty one has a step to read.
+    """
+    lengths = texts.lengths[rows]
+    ids = texts.padded(rows, PAD, int(lengths.max()) + 1).astype(np.int32)
+    ids[np.arange(len(rows)), lengths] = EOS
+    return torch.from_numpy(np.ascontiguousarray(ids.T)), torch.from_numpy(lengths + 1)
 
 
 def digest_seed(*parts: object) -> int:

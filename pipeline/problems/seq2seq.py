@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..vocabulary import BOS, EOS, PAD
 from .problem import (
@@ -25,7 +24,9 @@ from .problem import (
     Problem,
     TokenModel,
     WordHead,
+    bounded_batches,
     order_by_length,
+    padded_texts,
     word_embedding,
 )
 
@@ -96,34 +97,7 @@ class Seq2Seq(Problem):
     def scoring_batches(self, examples: Examples, batch_size: int) -> "PairBatches":
         assert examples.targets is not None
         widths = np.maximum(examples.inputs.lengths, examples.targets.lengths) + 1
-        return PairBatches(examples, _bounded_batches(widths, batch_size, self.max_tokens + 1))
-
-
-def _bounded_batches(
-    widths: NDArray[np.int64], batch_size: int, usual_width: int
-) -> list[NDArray[np.int64]]:
-    """Rows by rising width, fewer in a batch where they are very wide: memory stays bounded."""
-    batches: list[NDArray[np.int64]] = []
-    rows: list[int] = []
-    for row in np.argsort(widths, kind="stable").tolist():
-        if rows and (
-            len(rows) == batch_size or (len(rows) + 1) * widths[row] > batch_size * usual_width
-        ):
-            batches.append(np.array(rows))
-            rows = []
-        rows.append(row)
-    return [*batches, np.array(rows)] if rows else batches
-
-
-def padded_sources(sources: Ragged, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Source sentences as the encoder takes them: ids ``[S, B]`` and lengths ``[B]``.
-
-    Each is closed by ``<eos>``, so that an empty one has a step to read.
-    """
-    lengths = sources.lengths[rows]
-    ids = sources.padded(rows, PAD, int(lengths.max()) + 1).astype(np.int32)
-    ids[np.arange(len(rows)), lengths] = EOS
-    return torch.from_numpy(np.ascontiguousarray(ids.T)), torch.from_numpy(lengths + 1)
+        return PairBatches(examples, bounded_batches(widths, batch_size, self.max_tokens + 1))
 
 
 class PairBatches(Batches):
@@ -139,7 +113,7 @@ class PairBatches(Batches):
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
-        source, source_lengths = padded_sources(self.sources, rows)
+        source, source_lengths = padded_texts(self.sources, rows)
         target_lengths = self.targets.lengths[rows]
         width = int(target_lengths.max())
         words = self.targets.padded(rows, PAD, width + 1).astype(np.int32)

@@ -1,0 +1,169 @@
+"""Classification: one label for a whole text.
+
+Shape letters: ``T`` time, ``B`` batch, ``H`` hidden, ``D`` directions, ``F`` features of a text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..ragged import Ragged
+from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from .problem import (
+    Batch,
+    Batches,
+    Examples,
+    Head,
+    Problem,
+    TokenModel,
+    bounded_batches,
+    order_by_length,
+    padded_texts,
+    refuse_attention,
+    word_embedding,
+)
+
+POOLINGS = ("last", "mean", "max")
+
+
+@dataclass(frozen=True)
+class Classification(Problem):
+    """Many-to-one: a text is read, then its label is named (d2l 16.2).
+
+    Attributes:
+        pooling: what of the top layer's states the label is read from: ``last`` takes the state
+            after the last word, and of the backward direction that after the first; ``mean`` and
+            ``max`` take all states of the text together.
+        max_tokens: of a longer text the first ``max_tokens`` words are read.
+
+    Raises:
+        InputError: for an unknown pooling or fewer than one word.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("labelled",)
+    columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
+    decides: ClassVar[str] = "macro_f1"
+
+    name: Literal["classification"] = "classification"
+    pooling: str = "last"
+    max_tokens: int = 500
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise InputError(
+                f"unknown problem.pooling {self.pooling!r}: choose from {', '.join(POOLINGS)}"
+            )
+        if self.max_tokens < 1:
+            raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
+
+    def check(self, variant: Variant) -> None:
+        refuse_attention(self.name, variant)
+
+    def check_network(self, network: NetworkConfig) -> None:
+        refuse_tied(self.name, network)
+
+    def build(
+        self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
+    ) -> "TextClassifier":
+        num_words, num_labels = vocabulary_sizes
+        return TextClassifier(num_words, num_labels, variant, network, self.pooling)
+
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        assert examples.targets is not None
+        return examples.targets.lengths > 0
+
+    def training_batches(
+        self, examples: Examples, batch_size: int, generator: np.random.Generator
+    ) -> "LabelledBatches":
+        texts = self.cut(examples.inputs)
+        rows = order_by_length(texts.lengths, batch_size, generator)
+        return LabelledBatches(texts, examples, rows)
+
+    def scoring_batches(self, examples: Examples, batch_size: int) -> "LabelledBatches":
+        texts = self.cut(examples.inputs)
+        rows = bounded_batches(texts.lengths + 1, batch_size, self.max_tokens + 1)
+        return LabelledBatches(texts, examples, rows)
+
+    def cut(self, texts: Ragged) -> Ragged:
+        """The texts up to ``max_tokens`` words."""
+        kept = np.minimum(texts.lengths, self.max_tokens)
+        if (kept == texts.lengths).all():
+            return texts
+        return Ragged.of([row[: self.max_tokens] for row in texts])
+
+
+def refuse_tied(problem: str, network: NetworkConfig) -> None:
+    """Labels are no words of the text: their weights cannot be shared.
+
+    Raises:
+        InputError: where the network would share them.
+    """
+    if network.tied:
+        raise InputError(
+            f"{problem} cannot tie the output layer to the embedding, labels are no words of the "
+            f"text: set network.tied=false"
+        )
+
+
+class LabelledBatches(Batches):
+    """Padded texts ``[T, B]`` with their lengths, and the label of each, ``[B]``."""
+
+    def __init__(self, texts: Ragged, examples: Examples, rows: list[NDArray[np.int64]]) -> None:
+        assert examples.targets is not None
+        self.texts, self.labels, self.rows = texts, examples.targets, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        rows = self.rows[index]
+        positions = self.labels.offsets[rows]
+        labels = self.labels.values[positions].astype(np.int64)
+        return Batch(
+            padded_texts(self.texts, rows), torch.from_numpy(labels), rows, positions, len(rows)
+        )
+
+
+class TextClassifier(TokenModel):
+    """Embedding, recurrent stack, and a layer that scores every label; ids are ``[T, B]``."""
+
+    def __init__(
+        self,
+        num_words: int,
+        num_labels: int,
+        variant: Variant,
+        network: NetworkConfig,
+        pooling: str,
+    ) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.embedding = word_embedding(num_words, network)
+        self.dropout = nn.Dropout(network.dropout)
+        self.stack = RecurrentStack(
+            network.embedding_size, network.hidden_size, variant, network.dropout
+        )
+        self.head = Head(self.stack.output_size, num_labels, network.dropout)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        ids, lengths = batch.inputs
+        return self.text_features(ids, lengths), None
+
+    def text_features(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """What enters the output layer for texts ``ids [T, B]`` of ``lengths [B]``: ``[B, F]``."""
+        outputs, final = self.stack(self.dropout(self.embedding(ids)), lengths=lengths)
+        if self.pooling == "last":
+            pooled = torch.cat(tuple(final[0][-self.stack.num_directions :]), dim=-1)
+        else:
+            inside = (torch.arange(len(ids), device=ids.device)[:, None] < lengths)[..., None]
+            if self.pooling == "mean":
+                pooled = (outputs * inside).sum(0) / lengths[:, None]
+            else:
+                pooled = outputs.masked_fill(~inside, -torch.inf).amax(0)
+        scored: Tensor = self.head(pooled)
+        return scored

@@ -1,0 +1,137 @@
+"""Tagging: a label for every token of a text.
+
+Shape letters: ``T`` time, ``B`` batch, ``H`` hidden, ``D`` directions, ``F`` features of a token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..vocabulary import PAD
+from .classification import refuse_tied
+from .problem import (
+    Batch,
+    Batches,
+    Examples,
+    Head,
+    Problem,
+    TokenModel,
+    bounded_batches,
+    order_by_length,
+    refuse_attention,
+    word_embedding,
+)
+
+
+@dataclass(frozen=True)
+class Tagging(Problem):
+    """Many-to-many, aligned: named entities, or parts of speech (Graves 2012, section 2.3).
+
+    Records without tags get jieba's parts of speech, so that any Chinese text is an example.
+
+    Attributes:
+        max_tokens: longer texts are left out of training; scores are of all texts.
+
+    Raises:
+        InputError: for fewer than one token.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("tagged", "dialogues")
+    columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
+    decides: ClassVar[str] = "entity_f1"
+
+    name: Literal["tagging"] = "tagging"
+    max_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
+
+    def check(self, variant: Variant) -> None:
+        refuse_attention(self.name, variant)
+
+    def check_network(self, network: NetworkConfig) -> None:
+        refuse_tied(self.name, network)
+
+    def build(
+        self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
+    ) -> "TokenTagger":
+        num_words, num_labels = vocabulary_sizes
+        return TokenTagger(num_words, num_labels, variant, network)
+
+    def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
+        lengths = examples.inputs.lengths
+        return (lengths > 0) & (lengths <= self.max_tokens) if training else lengths > 0
+
+    def training_batches(
+        self, examples: Examples, batch_size: int, generator: np.random.Generator
+    ) -> "TaggedBatches":
+        rows = np.flatnonzero(self.usable(examples, training=True))
+        buckets = order_by_length(examples.inputs.lengths[rows], batch_size, generator)
+        return TaggedBatches(examples, [rows[bucket] for bucket in buckets])
+
+    def scoring_batches(self, examples: Examples, batch_size: int) -> "TaggedBatches":
+        rows = np.flatnonzero(self.usable(examples, training=False))
+        batches = bounded_batches(examples.inputs.lengths[rows], batch_size, self.max_tokens)
+        return TaggedBatches(examples, [rows[batch] for batch in batches])
+
+
+class TaggedBatches(Batches):
+    """Padded tokens ``[T, B]`` with their lengths, and a label for each, ``T * B``."""
+
+    def __init__(self, examples: Examples, rows: list[NDArray[np.int64]]) -> None:
+        assert examples.targets is not None
+        self.tokens, self.labels, self.rows = examples.inputs, examples.targets, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        rows = self.rows[index]
+        lengths = self.tokens.lengths[rows]
+        ids = np.ascontiguousarray(self.tokens.padded(rows, PAD).T.astype(np.int32))
+        labels = self.labels.padded(rows, PAD, len(ids)).T.astype(np.int64)
+        steps = np.arange(len(ids))[:, None]
+        inside = steps < lengths
+        return Batch(
+            (torch.from_numpy(ids), torch.from_numpy(lengths)),
+            torch.from_numpy(labels.ravel()),
+            np.where(inside, rows, -1).ravel(),
+            np.where(inside, self.labels.offsets[rows] + steps, -1).ravel(),
+            int(inside.sum()),
+        )
+
+
+class TokenTagger(TokenModel):
+    """Embedding, recurrent stack, and a layer that scores every label at every token."""
+
+    def __init__(
+        self, num_words: int, num_labels: int, variant: Variant, network: NetworkConfig
+    ) -> None:
+        super().__init__()
+        self.embedding = word_embedding(num_words, network)
+        self.dropout = nn.Dropout(network.dropout)
+        self.stack = RecurrentStack(
+            network.embedding_size, network.hidden_size, variant, network.dropout
+        )
+        self.head = Head(self.stack.output_size, num_labels, network.dropout)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        ids, lengths = batch.inputs
+        return self.token_features(ids, lengths).flatten(0, 1), None
+
+    def token_features(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """What enters the output layer at tokens ``ids [T, B]`` of ``lengths [B]``: ``[T, B, F]``.
+
+        Features beyond a row's length are meaningless.
+        """
+        outputs, _ = self.stack(self.dropout(self.embedding(ids)), lengths=lengths)
+        scored: Tensor = self.head(outputs)
+        return scored
