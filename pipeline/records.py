@@ -414,9 +414,10 @@ def _fault_of_dialogue(row: Any, names: tuple[str, ...]) -> tuple[str, str] | No
 
 def _missing(name: str, row: dict[str, Any]) -> str:
     """Which key a row lacks, and the kind of records whose keys it has."""
-    for kind, contract in KINDS.items():
-        if all(key in row for key in contract):
-            return f"there is no {name!r}; its keys are those of {kind}: set records.kind={kind}"
+    known = [kind for kind, contract in KINDS.items() if all(key in row for key in contract)]
+    if known:
+        kind = max(known, key=lambda each: len(KINDS[each]))
+        return f"there is no {name!r}; its keys are those of {kind}: set records.kind={kind}"
     return f"there is no {name!r}"
 
 

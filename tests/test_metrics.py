@@ -10,6 +10,9 @@ from pipeline.metrics import (
     METRICS,
     bleu_statistics,
     chrf,
+    entities,
+    entity_statistics,
+    macro_f1_statistics,
     paired_bootstrap,
     textbook_bleu,
 )
@@ -112,3 +115,44 @@ def test_the_bootstrap_repeats() -> None:
     metric = METRICS["perplexity"]
     first, second = statistics(0.0, 1), statistics(0.02, 2)
     assert paired_bootstrap(metric, first, second) == paired_bootstrap(metric, first, second)
+
+
+def test_macro_f1_is_the_mean_over_labels() -> None:
+    wanted, given = np.array([4, 4, 5, 6]), np.array([4, 5, 5, 4])
+    rows = macro_f1_statistics(given, wanted, np.array([0, 0, 1, 1]), (2, 8))
+    # 4: one hit of two given, two wanted; 5: one of two given, one wanted; 6: none.
+    assert METRICS["macro_f1"].score(rows) == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ("B-PER I-PER O B-LOC", {("PER", 0, 1), ("LOC", 3, 3)}),
+        ("I-PER I-PER I-LOC", {("PER", 0, 1), ("LOC", 2, 2)}),
+        ("B-PER B-PER", {("PER", 0, 0), ("PER", 1, 1)}),
+        ("B-PER I-LOC E-LOC I-LOC", {("PER", 0, 0), ("LOC", 1, 2), ("LOC", 3, 3)}),
+        ("S-LOC I-LOC O", {("LOC", 0, 0), ("LOC", 1, 1)}),
+        ("O O", set()),
+        ("n v n", {("n", 0, 0), ("v", 1, 1), ("n", 2, 2)}),
+    ],
+)
+def test_entities_are_those_of_conlleval(tags: str, found: set[tuple[str, int, int]]) -> None:
+    assert entities(tags.split()) == found
+
+
+def test_entity_f1_counts_whole_entities() -> None:
+    # The example of seqeval's own documentation: one entity is right in kind and place.
+    wanted = [["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
+    given = [["O", "O", "B-MISC", "I-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
+    rows = entity_statistics(given, wanted)
+    assert rows.tolist() == [[0, 1, 1], [1, 1, 1]]
+    assert METRICS["entity_f1"].score(rows) == pytest.approx(0.5)
+    # Parts of speech are entities of one token: F1 is the share of right tags.
+    assert METRICS["entity_f1"].score(entity_statistics([["n", "v"]], [["n", "n"]])) == 0.5
+
+
+def test_errors_of_forecasts() -> None:
+    rows = np.array([[1.0, 1.0], [9.0, 1.0], [0.0, 0.0]])
+    assert METRICS["mae"].score(rows) == 5.0
+    assert METRICS["rmse"].score(rows) == pytest.approx(math.sqrt(5.0))
+    assert math.isnan(METRICS["rmse"].score(np.zeros((2, 2))))

@@ -9,7 +9,15 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.prediction import ModelConfig, Predictor
-from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems import (
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Problem,
+    Seq2Seq,
+    Tagging,
+)
 from pipeline.problems.problem import Examples
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
@@ -161,3 +169,64 @@ def test_rows_of_ids_are_answered_as_their_text_is() -> None:
     predictor = trained(NextWord(window=3), epochs=2)
     ids = Ragged.of([np.array(WORDS.encode(list("今天")), np.int32)])
     assert predictor.answer(ids, top=3) == predictor.predict(["今天"], top=3)
+
+
+def test_a_classifier_gives_labels_with_their_probabilities() -> None:
+    labels = Vocabulary(["坏", "好"])
+    inputs = Ragged.of([WORDS.encode(list(text)) for text in SENTENCES])
+    examples = Examples(inputs, Ragged.of([[5], [4], [5]]))
+    config = ModelConfig(Classification(), Variant.parse("bigru"), NetworkConfig(16, 16, 0.0), ZH)
+    predictor = fitted_predictor(config, examples, [WORDS, labels])
+    answers = predictor.predict([*SENTENCES, ""], top=5)
+    assert [answer[0].text for answer in answers[:3]] == ["好", "坏", "好"]
+    assert all(len(answer) == 2 for answer in answers)
+    assert sum(one.score for one in answers[0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_tagger_gives_each_token_its_tag() -> None:
+    tags = Vocabulary(["甲", "乙"])
+    rows = [WORDS.encode(list(text)) for text in SENTENCES]
+    given = [[4 + i % 2 for i, _ in enumerate(row)] for row in rows]
+    examples = Examples(Ragged.of(rows), Ragged.of(given))
+    config = ModelConfig(Tagging(), Variant.parse("bilstm"), NetworkConfig(16, 16, 0.0), ZH)
+    predictor = fitted_predictor(config, examples, [WORDS, tags])
+    (first,), (nothing,), (last,) = predictor.predict([SENTENCES[1], "", SENTENCES[2]])
+    assert first.text == "我/甲 想/乙 去/甲 北/乙 京/甲"
+    assert last.text == "你/甲 好/乙 吗/甲"
+    assert nothing.text == "" and nothing.score == 0.0
+
+
+def test_a_forecast_feeds_itself_back() -> None:
+    values = np.tile([10.0, 30.0, 20.0], 40)
+    series = Ragged(values, np.array([0, 120]))
+    examples = Examples(series, series, scales=np.ones(1))
+    config = ModelConfig(Forecasting(window=3), Variant.parse("gru"), NetworkConfig(1, 16, 0.0))
+    predictor = fitted_predictor(config, examples, [])
+    answers = predictor.predict(["10 30 20", "99 30, 20, 10"], horizon=4)
+    for answer, wanted in zip(answers, ([10, 30, 20, 10], [30, 20, 10, 30]), strict=True):
+        assert [one.score for one in answer] == pytest.approx(wanted, rel=0.1)
+        assert float(answer[0].text) == pytest.approx(answer[0].score, rel=1e-5)
+    with pytest.raises(InputError, match="has 2 values, and this model forecasts from 3"):
+        predictor.predict(["1 2"])
+    assert predictor.predict([predictor.example]) == [[]]
+
+
+def fitted_predictor(
+    config: ModelConfig, examples: Examples, vocabularies: list[Vocabulary]
+) -> Predictor:
+    fitted = fit(
+        config.problem,
+        config.variant,
+        config.network,
+        TrainingConfig(num_epochs=60, batch_size=8, learning_rate=0.02, patience=None),
+        examples,
+        examples,
+        [len(words) for words in vocabularies],
+        device=torch.device("cpu"),
+    )
+    names = ("vocabulary", "target_vocabulary")
+    return Predictor.from_checkpoint(
+        json.loads(json.dumps(config.to_dict())),
+        fitted.weights,
+        {name: words.to_json() for name, words in zip(names, vocabularies, strict=False)},
+    )

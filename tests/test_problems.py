@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.problems import PROBLEMS, LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems import (
+    PROBLEMS,
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Problem,
+    Seq2Seq,
+    Tagging,
+)
+from pipeline.problems.forecasting import Forecaster, score_values
 from pipeline.problems.problem import (
     UNRANKED,
     Batches,
@@ -34,6 +44,13 @@ texts = st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9), min_size=
 def examples_of(rows: list[list[int]], problem: Problem) -> Examples:
     ragged = Ragged.of(rows)
     zeros = np.zeros(len(ragged.values))
+    if isinstance(problem, Forecasting):
+        series = Ragged(ragged.values.astype(np.float64), ragged.offsets)
+        return Examples(series, series, scales=np.ones(len(rows)))
+    if isinstance(problem, Classification):
+        return Examples(ragged, Ragged.of([[4 + sum(row) % 2] for row in rows]))
+    if isinstance(problem, Tagging):
+        return Examples(ragged, Ragged.of([[15 - word for word in row] for row in rows]))
     if len(problem.columns) == 2:
         return Examples(Ragged.of([row[::-1] for row in rows]), ragged, zeros + 1, zeros)
     return Examples(ragged, None, zeros + 1, zeros)
@@ -190,6 +207,11 @@ def test_what_is_refused_is_what_makes_no_sense() -> None:
         ("language_model", True, True),
         ("next_word", False, True),
         ("next_word", True, True),
+        *(
+            (name, bi, True)
+            for name in ("classification", "forecasting", "tagging")
+            for bi in (False, True)
+        ),
     }
 
 
@@ -197,7 +219,7 @@ def test_what_is_refused_is_what_makes_no_sense() -> None:
     ("name", "variant"), LEGITIMATE, ids=[f"{name}-{variant.name}" for name, variant in LEGITIMATE]
 )
 def test_every_legitimate_combination_trains_an_epoch(name: str, variant: Variant) -> None:
-    problem = PROBLEMS[name]()
+    problem = Forecasting(window=4) if name == "forecasting" else PROBLEMS[name]()
     examples = examples_of([[4, 5, 6, 7, 8, 9, 10, 4, 5]] * 12, problem)
     fitted = fit(
         problem,
@@ -231,6 +253,11 @@ def test_the_reason_is_given_for_attention_without_a_source() -> None:
         (LanguageModel, {"scoring_streams": 0}),
         (Seq2Seq, {"max_tokens": 0}),
         (Seq2Seq, {"attention": "self"}),
+        (Classification, {"pooling": "first"}),
+        (Classification, {"max_tokens": 0}),
+        (Tagging, {"max_tokens": 0}),
+        (Forecasting, {"horizon": 0}),
+        (Forecasting, {"difference": 25}),
     ],
 )
 def test_settings_are_checked(problem: type[Problem], settings: dict[str, object]) -> None:
@@ -244,6 +271,9 @@ def models() -> list[tuple[Problem, Variant]]:
         (NextWord(window=3), Variant.parse("bigru")),
         (Seq2Seq(), Variant.parse("bilstm-attention")),
         (Seq2Seq(attention="additive"), Variant.parse("gru-attention")),
+        (Classification(pooling="mean"), Variant.parse("bilstm")),
+        (Classification(pooling="max"), Variant.parse("gru-2")),
+        (Tagging(), Variant.parse("bilstm")),
     ]
 
 
@@ -377,3 +407,124 @@ def test_weights_are_tied_through_a_projection() -> None:
     model = NextWord().build(Variant("gru"), NetworkConfig(4, 6, 0.0, tied=True), [VOCABULARY])
     assert model.head.output.weight is model.embedding.weight
     assert model.window_features(torch.zeros(5, 2, dtype=torch.int32)).shape == (2, 4)
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 5))
+def test_every_label_is_met_exactly_once(rows: list[list[int]], batch_size: int) -> None:
+    labels = Classification()
+    batches = labels.scoring_batches(examples_of(rows, labels), batch_size)
+    assert sorted(seen_targets(batches)) == [(row, row) for row in range(len(rows))]
+    tags = Tagging(max_tokens=4)
+    batches = tags.scoring_batches(examples_of(rows, tags), batch_size)
+    assert sorted(seen_targets(batches)) == wanted_targets(rows, False)
+    met = seen_targets(tags.training_batches(examples_of(rows, tags), 2, np.random.default_rng(0)))
+    assert {row for row, _ in met} == {row for row, ids in enumerate(rows) if 0 < len(ids) <= 4}
+
+
+@pytest.mark.parametrize("problem", [Classification(), Classification(pooling="max"), Tagging()])
+@pytest.mark.parametrize("variant", ["lstm", "bigru"])
+def test_what_a_batch_pads_changes_no_score(problem: Problem, variant: str) -> None:
+    rows = [[4, 5, 6], [7], [8, 9, 10, 11, 4, 5, 6], [5, 5]]
+    examples = examples_of(rows, problem)
+    model = built(problem, Variant.parse(variant))
+    together, alone = (score_tokens(problem, model, examples, size, CPU) for size in (4, 1))
+    in_order = [np.argsort(scored.positions) for scored in (together, alone)]
+    np.testing.assert_allclose(
+        together.nats[in_order[0]], alone.nats[in_order[1]], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_classification_learns_what_only_the_first_word_says(pooling: str) -> None:
+    generator = np.random.default_rng(3)
+    rows = generator.integers(4, VOCABULARY, (200, 6))
+    examples = Examples(
+        Ragged.of(rows.tolist()), Ragged.of([[4 + word % 2] for word in rows[:, 0]])
+    )
+    # Its backward direction reads the first word last.
+    problem, variant = Classification(pooling=pooling), Variant.parse("bigru")
+    network = NetworkConfig(8, 16, 0.0)
+    fitted = fit(
+        problem,
+        variant,
+        network,
+        TrainingConfig(num_epochs=25, batch_size=20, learning_rate=0.02, patience=None),
+        examples,
+        examples,
+        [VOCABULARY, 6],
+        device=CPU,
+    )
+    model = problem.build(variant, network, [VOCABULARY, 6])
+    model.load_state_dict(fitted.weights)
+    scored = score_tokens(problem, model, examples, 64, CPU)
+    assert (scored.ranks == 0).mean() > 0.98
+
+
+def test_tying_labels_to_words_is_refused() -> None:
+    for problem in (Classification(), Tagging(), Forecasting()):
+        with pytest.raises(InputError, match=r"network\.tied=false"):
+            problem.check_network(NetworkConfig(4, 4, 0.0, tied=True))
+
+
+class _Doubling(Forecaster):
+    """Twice the last value, plus the first of the window: its forecasts can be told by hand."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return 2 * windows[-1] + windows[0]
+
+
+def test_windows_stand_before_their_values_and_reach_back_into_training() -> None:
+    values = np.arange(1.0, 11.0)
+    examples = Examples(
+        Ragged(np.concatenate((values, values[:4])), np.array([0, 10, 14])),
+        Ragged(np.concatenate((values[7:], values[2:4])), np.array([0, 3, 5])),
+        scales=np.ones(2),
+    )
+    problem = Forecasting(window=3, horizon=2)
+    (batch,) = problem.scoring_batches(examples, 99)
+    # The second series is too short to have a window before its third value.
+    assert batch.inputs[0].T.tolist() == [[5, 6, 7], [6, 7, 8], [7, 8, 9], [1, 2, 3]]
+    assert batch.targets.tolist() == [8, 9, 10, 4]
+    assert batch.rows.tolist() == [0, 0, 0, 1]
+    assert batch.positions.tolist() == [0, 1, 2, 4]
+
+    one_step = score_values(problem, _Doubling(), examples, 2, CPU)
+    np.testing.assert_array_equal(one_step, [19, 22, 25, np.nan, 7])
+    recursive, ahead = problem.recursive_forecasts(_Doubling(), examples, CPU)
+    # 8 and 9 are forecast from 5, 6, 7; 10 begins a new stretch.
+    np.testing.assert_array_equal(recursive, [19, 2 * 19 + 6, 25, np.nan, np.nan])
+    assert ahead.tolist() == [1, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"difference": 4}, {"log": True, "difference": 1}])
+def test_a_season_is_learnt_and_a_forecast_is_in_the_unit_of_the_series(
+    settings: dict[str, object],
+) -> None:
+    values = np.tile([100.0, 300.0, 200.0, 400.0], 30)
+    examples = Examples(
+        Ragged(values, np.array([0, 120])), Ragged(values, np.array([0, 120])), scales=np.ones(1)
+    )
+    problem = Forecasting(window=8, **settings)  # type: ignore[arg-type]
+    variant, network = Variant.parse("gru"), NetworkConfig(1, 16, 0.0)
+    fitted = fit(
+        problem,
+        variant,
+        network,
+        TrainingConfig(num_epochs=60, batch_size=16, learning_rate=0.02, patience=None),
+        examples,
+        examples,
+        [],
+        device=CPU,
+    )
+    model = problem.build(variant, network, [])
+    model.load_state_dict(fitted.weights)
+    forecasts = score_values(problem, model, examples, 64, CPU)
+    np.testing.assert_allclose(forecasts[8:], values[8:], rtol=0.05)
+
+
+def test_logarithms_need_values_above_zero() -> None:
+    values = np.array([1.0, 2.0, -3.0, 4.0])
+    examples = Examples(Ragged(values, np.array([0, 4])), Ragged(values, np.array([0, 4])))
+    with pytest.raises(InputError, match="above 0"):
+        Forecasting(window=1, log=True).usable(examples, training=True)

@@ -14,9 +14,12 @@ from pipeline.records import (
     REASONS,
     Block,
     Dialogues,
+    Labelled,
     Pairs,
     RecordsConfig,
+    Series,
     SplitsConfig,
+    Tagged,
     check_rejected,
     read_block,
     read_utterance,
@@ -366,7 +369,7 @@ def test_splits_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "reviews"}, "dialogues, pairs"),
+        ({"kind": "reviews"}, "dialogues, text, pairs, labelled, tagged, series"),
         ({"fields": {"source": "zh"}}, "topic, user1, user2, dialog"),
         ({"fields": {"user1": "user2"}}, "cannot both be 'user2'"),
         ({"max_rejected": 1.5}, "from 0 to 1"),
@@ -417,5 +420,86 @@ def test_rows_of_the_other_kind_are_recognised() -> None:
     assert pair.detail.endswith("its keys are those of pairs: set records.kind=pairs")
     (dialogue,) = read(row("user1：好"), config=PAIRS).rejected
     assert dialogue.detail.endswith("set records.kind=dialogues")
-    (other,) = read('{"text": "a"}').rejected
+    (text,) = read('{"text": "a"}').rejected
+    assert text.detail.endswith("set records.kind=text")
+    (labelled,) = read('{"text": "a", "label": "b"}').rejected
+    assert labelled.detail.endswith("set records.kind=labelled")
+    (other,) = read('{"words": "a"}').rejected
     assert other.detail == "there is no 'topic'"
+
+
+# --- text, labelled, tagged, series
+
+
+def read_as(kind: str, *lines: str, **settings: object) -> Block:
+    config = RecordsConfig(kind=kind, **settings)  # type: ignore[arg-type]
+    return read_block("\n".join(lines).encode(), 1, config)
+
+
+def test_running_text_keeps_its_lines() -> None:
+    block = read_as("text", '{"text": " One "}', '{"text": ""}', '{"text": "One"}')
+    assert isinstance(block.records, Dialogues)
+    assert block.records.utterances.to_list() == ["One", "One"]
+    assert block.records.lines.tolist() == [1, 3]
+    assert [(each.line, each.reason) for each in block.rejected] == [(2, "empty_text")]
+
+
+def test_labelled_texts() -> None:
+    block = read_as(
+        "labelled",
+        '{"review": "好", "label": 1}',
+        '{"review": "好", "label": true}',
+        '{"review": "好", "label": " 0 "}',
+        '{"review": "好", "label": 1.5}',
+        '{"review": "好", "label": ""}',
+        '{"review": "好"}',
+        '{"review": " ", "label": "1"}',
+        fields={"text": "review"},
+    )
+    assert isinstance(block.records, Labelled)
+    assert block.records.labels.to_list() == ["1", "true", "0"]
+    assert len(set(block.records.groups)) == 1
+    reasons = ["wrong_type", "empty_label", "missing_key", "empty_text"]
+    assert [each.reason for each in block.rejected] == reasons
+    (other,) = read_as("labelled", '{"text": "a", "label": "c"}', labels=("a", "b")).rejected
+    assert other.reason == "unknown_label" and other.detail.endswith("one of a, b")
+
+
+def test_labels_belong_to_labelled_records() -> None:
+    with pytest.raises(InputError, match="labelled records"):
+        RecordsConfig(kind="text", labels=("a",))
+
+
+def test_tagged_texts() -> None:
+    block = read_as(
+        "tagged",
+        '{"tokens": ["北", "京"], "tags": ["B-LOC", "I-LOC"]}',
+        '{"tokens": ["北", "京"], "tags": ["B-LOC"]}',
+        '{"tokens": [], "tags": []}',
+        '{"tokens": ["北", 1], "tags": ["O", "O"]}',
+        '{"tokens": ["好"], "tags": ["O"]}',
+    )
+    assert isinstance(block.records, Tagged)
+    assert block.records.tokens.to_list() == ["北", "京", "好"]
+    assert block.records.tags.to_list() == ["B-LOC", "I-LOC", "O"]
+    assert block.records.offsets.tolist() == [0, 2, 3]
+    reasons = ["unequal_lengths", "empty_text", "wrong_type"]
+    assert [each.reason for each in block.rejected] == reasons
+
+
+def test_observations() -> None:
+    block = read_as(
+        "series",
+        '{"time": "1949-01", "value": "112"}',
+        '{"time": 2, "value": 1.5, "series": "a"}',
+        '{"time": "1949-02", "value": "n/a"}',
+        '{"time": "1949-03", "value": "inf"}',
+        '{"time": "1949-04", "value": true}',
+        '{"time": "1949-05"}',
+    )
+    assert isinstance(block.records, Series)
+    assert block.records.values.tolist() == [112.0, 1.5]
+    assert block.records.names.to_list() == ["", "a"]
+    assert block.records.times.to_list() == ["1949-01", "2"]
+    reasons = ["not_number", "not_number", "wrong_type", "missing_key"]
+    assert [each.reason for each in block.rejected] == reasons
