@@ -290,7 +290,7 @@ def normalise_batch(texts: Utf8, config: TextConfig) -> Utf8:
     any, no byte is copied. Raises `InputError` for a row that is not UTF-8.
     """
     pieces = [
-        _normalise_chunk(texts.rows(first, last), config) for first, last in _chunks(texts.offsets)
+        _normalise_chunk(texts.rows(first, last), config) for first, last in chunks(texts.offsets)
     ]
     if all(piece.data is texts.data for piece in pieces):
         return texts
@@ -304,7 +304,7 @@ def needs_normalising(texts: Utf8, config: TextConfig) -> Mask:
     """
     found = [
         _suspect_rows(_decode(chunk), _boundaries(chunk), config)
-        for chunk in (texts.rows(first, last) for first, last in _chunks(texts.offsets))
+        for chunk in (texts.rows(first, last) for first, last in chunks(texts.offsets))
     ]
     return np.concatenate([np.zeros(0, bool), *found])
 
@@ -490,7 +490,7 @@ class Tokenizer:
             cut = self._cut_characters
         pieces = [
             cut(_normalise_chunk(texts.rows(first, last), self.config))
-            for first, last in _chunks(texts.offsets)
+            for first, last in chunks(texts.offsets)
         ]
         if not pieces:
             return Utf8.of(()), _offsets_of(()), _offsets_of(())
@@ -598,7 +598,7 @@ class Tokenizer:
 # --- columns --------------------------------------------------------------------------------------
 
 
-def _chunks(offsets: Offsets) -> Iterator[tuple[int, int]]:
+def chunks(offsets: Offsets) -> Iterator[tuple[int, int]]:
     """Ranges of rows of about `_CHUNK_BYTES` each, at least one row."""
     first, num_rows = 0, len(offsets) - 1
     while first < num_rows:
