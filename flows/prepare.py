@@ -7,6 +7,7 @@ vocabulary size cuts nothing again.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from pydantic import BaseModel
 from flows.caching import cached_task
 from pipeline.part_of_speech import PartOfSpeechTagger
 from pipeline.records import SPLITS, SplitsConfig
+from pipeline.segmentation import (
+    Segmenter,
+    dictionary_digest,
+    packaged_jieba,
+    packaged_segmenter,
+)
+from pipeline.segmentation import Tables as DictionaryTables
 from pipeline.series import by_series, seasonal_scale
 from pipeline.splits import (
     Documents,
@@ -29,6 +37,7 @@ from pipeline.splits import (
 )
 from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
+from warehouse.arrays import Arrays
 from warehouse.examples import (
     LABELS_CUT,
     PAIRS_CUT,
@@ -124,14 +133,14 @@ def tokenize(
             for batch in batches
         )
     else:
-        tokenizer = Tokenizer(text)
+        tokenizer = tokenizer_of(root, text)
         if kind == "labelled":
             rows = (
                 labelled_rows(batch, _cut(tokenizer, utf8_column(batch.column("text"))))
                 for batch in batches
             )
         elif kind == "pairs":
-            target_tokenizer = Tokenizer(target_text or text)
+            target_tokenizer = tokenizer_of(root, target_text or text)
             rows = (
                 pair_rows(
                     batch,
@@ -159,6 +168,25 @@ def _normalised_tags(batch: Any, text: TextConfig) -> Any:
         for row in batch.column("tokens").to_pylist()
     ]
     return tagged_rows(batch.column("group"), tokens, batch.column("tags").to_pylist())
+
+
+def tokenizer_of(root: str, text: TextConfig) -> Tokenizer:
+    """A tokenizer; one that cuts Chinese words has the warehouse's tables of jieba's dictionary."""
+    if not text.uses_jieba:
+        return Tokenizer(text)
+    return Tokenizer(text, _stored_segmenter(root, text.user_words))
+
+
+@lru_cache(maxsize=4)
+def _stored_segmenter(root: str, user_words: tuple[str, ...]) -> Segmenter:
+    """As ``packaged_segmenter``, with tables that are made once and then mapped from files."""
+    arrays = Arrays(root)
+    key = dictionary_digest(user_words)
+    found = arrays.load(key)
+    if found is None:
+        arrays.save(key, packaged_segmenter(user_words).tables.to_arrays())
+        return packaged_segmenter(user_words)
+    return Segmenter(DictionaryTables.from_arrays(found), lambda: packaged_jieba(user_words))
 
 
 @cached_task()
@@ -193,7 +221,9 @@ def divide(
             division = divide_texts(groups, turns, documents, splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
     return SplitRefs(
-        **refs,
+        train=refs["train"],
+        valid=refs["valid"],
+        test=refs["test"],
         num_duplicates=division.num_duplicates,
         num_leaks=division.num_leaks,
         num_near_copies=division.num_near_copies,

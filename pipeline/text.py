@@ -260,7 +260,7 @@ class TextConfig:
         object.__setattr__(self, "user_words", tuple(self.user_words))
         object.__setattr__(self, "normalisation", tuple(self.normalisation))
         check_steps(self.normalisation)
-        if self.user_words and (self.language, self.unit) != ("zh", "word"):
+        if self.user_words and not self.uses_jieba:
             raise InputError("user_words need language zh and unit word: they go to jieba")
         for word in self.user_words:
             clean = _normalise_as(word, self)
@@ -273,6 +273,11 @@ class TextConfig:
                     f"the user word {word!r} can never be found: jieba joins only Chinese "
                     "characters, ASCII letters, digits and + # & . _ % -"
                 )
+
+    @property
+    def uses_jieba(self) -> bool:
+        """Whether text is cut into Chinese words."""
+        return (self.language, self.unit) == ("zh", "word")
 
 
 def _normalise_as(text: str, config: TextConfig) -> str:
