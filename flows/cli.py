@@ -38,6 +38,7 @@ from flows.catalogue import (
     warehouse_root,
 )
 from pipeline.errors import InputError
+from pipeline.records import SPLIT_BY
 from warehouse.errors import FORBIDDEN, FULL, StorageError, remedy_of
 
 if TYPE_CHECKING:
@@ -169,6 +170,12 @@ def _parser() -> argparse.ArgumentParser:
         help="these instead of the deployment's own, such as lstm,gru-2,bilstm",
     )
     retrain.add_argument(
+        "--split",
+        choices=SPLIT_BY,
+        help="hold out by a hash that never moves a record, or the records that came last "
+        "(default: as the deployment says, else hash)",
+    )
+    retrain.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         help="what computes: cuda is a GPU, auto takes one where there is one (default: auto)",
@@ -284,6 +291,8 @@ def _retrain(parsed: argparse.Namespace) -> int:
     if parsed.warehouse:
         parameters["warehouse"] = parsed.warehouse
     overrides = dict(setting(each) for each in parsed.set)
+    if parsed.split:
+        overrides["splits.by"] = parsed.split
     from flows.retrain import retrain
 
     signature = signature_of(retrain)

@@ -7,6 +7,7 @@ vocabulary size cuts nothing again.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,28 @@ from pydantic import BaseModel
 from flows.caching import cached_task
 from pipeline.part_of_speech import PartOfSpeechTagger
 from pipeline.records import SPLITS, SplitsConfig
+from pipeline.segmentation import (
+    Segmenter,
+    dictionary_digest,
+    packaged_jieba,
+    packaged_segmenter,
+)
+from pipeline.segmentation import Tables as DictionaryTables
 from pipeline.series import by_series, seasonal_scale
-from pipeline.splits import divide_in_order, divide_pairs, divide_texts, reply_pairs, text_keys
+from pipeline.splits import (
+    Documents,
+    dialogue_documents,
+    divide_in_order,
+    divide_pairs,
+    divide_texts,
+    pair_documents,
+    reply_pairs,
+    text_documents,
+    text_keys,
+)
 from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
+from warehouse.arrays import Arrays
 from warehouse.examples import (
     LABELS_CUT,
     PAIRS_CUT,
@@ -48,6 +67,8 @@ class SplitRefs(BaseModel, frozen=True):
     test: TableRef
     num_duplicates: int
     num_leaks: int
+    num_near_copies: int = 0
+    num_near_duplicates: int = 0
 
     @property
     def tables(self) -> dict[str, TableRef]:
@@ -112,14 +133,14 @@ def tokenize(
             for batch in batches
         )
     else:
-        tokenizer = Tokenizer(text)
+        tokenizer = tokenizer_of(root, text)
         if kind == "labelled":
             rows = (
                 labelled_rows(batch, _cut(tokenizer, utf8_column(batch.column("text"))))
                 for batch in batches
             )
         elif kind == "pairs":
-            target_tokenizer = Tokenizer(target_text or text)
+            target_tokenizer = tokenizer_of(root, target_text or text)
             rows = (
                 pair_rows(
                     batch,
@@ -149,6 +170,25 @@ def _normalised_tags(batch: Any, text: TextConfig) -> Any:
     return tagged_rows(batch.column("group"), tokens, batch.column("tags").to_pylist())
 
 
+def tokenizer_of(root: str, text: TextConfig) -> Tokenizer:
+    """A tokenizer; one that cuts Chinese words has the warehouse's tables of jieba's dictionary."""
+    if not text.uses_jieba:
+        return Tokenizer(text)
+    return Tokenizer(text, _stored_segmenter(root, text.user_words))
+
+
+@lru_cache(maxsize=4)
+def _stored_segmenter(root: str, user_words: tuple[str, ...]) -> Segmenter:
+    """As ``packaged_segmenter``, with tables that are made once and then mapped from files."""
+    arrays = Arrays(root)
+    key = dictionary_digest(user_words)
+    found = arrays.load(key)
+    if found is None:
+        arrays.save(key, packaged_segmenter(user_words).tables.to_arrays())
+        return packaged_segmenter(user_words)
+    return Segmenter(DictionaryTables.from_arrays(found), lambda: packaged_jieba(user_words))
+
+
 @cached_task()
 def divide(
     root: str, shards: Sequence[TableRef], kind: str, columns: Sequence[str], splits: SplitsConfig
@@ -164,17 +204,49 @@ def divide(
         division = divide_in_order(rows.num_rows, splits)
     else:
         groups = rows.column("group").to_pylist()
+        documents = _documents(rows, groups, kind)
         if "source" in columns and kind == "dialogues":
             turns, speakers = (rows.column(name).to_numpy() for name in ("turn", "speaker"))
-            rows = paired_by(rows, *reply_pairs(groups, turns, speakers))
+            said, replies = reply_pairs(groups, turns, speakers)
+            rows = paired_by(rows, said, replies)
             groups = rows.column("group").to_pylist()
+            documents = Documents(documents.texts, documents.of_rows[said])
         if len(columns) == 2:
             first, second = (_row_keys(rows.column(side)) for side in columns)
-            division = divide_pairs(groups, first, second, splits, sides_alone_leak=kind == "pairs")
+            division = divide_pairs(
+                groups, first, second, documents, splits, sides_alone_leak=kind == "pairs"
+            )
         else:
-            division = divide_texts(groups, rows.column("turn").to_numpy(), splits)
+            turns = rows.column("turn").to_numpy()
+            division = divide_texts(groups, turns, documents, splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
-    return SplitRefs(**refs, num_duplicates=division.num_duplicates, num_leaks=division.num_leaks)
+    return SplitRefs(
+        train=refs["train"],
+        valid=refs["valid"],
+        test=refs["test"],
+        num_duplicates=division.num_duplicates,
+        num_leaks=division.num_leaks,
+        num_near_copies=division.num_near_copies,
+        num_near_duplicates=division.num_near_duplicates,
+    )
+
+
+def _documents(rows: Any, groups: list[str], kind: str) -> Documents:
+    """What near copies are told by: dialogues as a whole, pairs with both sides, else the text."""
+    if kind == "pairs":
+        return pair_documents(_row_utf8(rows.column("source")), _row_utf8(rows.column("target")))
+    texts = _row_utf8(rows.column("tokens"))
+    if kind == "dialogues":
+        turned = "turn" in rows.column_names
+        turns = rows.column("turn").to_numpy() if turned else np.arange(rows.num_rows)
+        return dialogue_documents(groups, turns, texts)
+    return text_documents(texts)
+
+
+def _row_utf8(column: Any) -> Utf8:
+    """The text of each row of tokens."""
+    data, starts, _ = row_texts(column)
+    return Utf8(data, starts)
 
 
 @cached_task()

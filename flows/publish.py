@@ -111,7 +111,9 @@ def publication_of(
         (
             f"- data: snapshot `{snapshot[:12]}`, {splits.train.num_rows} training rows, "
             f"{splits.valid.num_rows} validation, {splits.test.num_rows} test; "
-            f"{splits.num_duplicates} copies and {splits.num_leaks} leaks left out"
+            f"left out: {splits.num_duplicates} copies, {splits.num_leaks} leaks, "
+            f"{splits.num_near_copies} near copies of validation or test rows, "
+            f"{splits.num_near_duplicates} near duplicates"
         ),
         (
             f"- training: {fitted.num_parameters:,} parameters, best of "
@@ -141,6 +143,8 @@ def publication_of(
             "data/train_rows_left_out": float(splits.train.num_rows - usable.train),
             "data/duplicates": float(splits.num_duplicates),
             "data/leaks": float(splits.num_leaks),
+            "data/near_copies": float(splits.num_near_copies),
+            "data/near_duplicates": float(splits.num_near_duplicates),
         },
         datasets=[
             DatasetInfo(

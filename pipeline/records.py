@@ -139,26 +139,34 @@ class RecordsConfig:
         return {name: self.fields.get(name, name) for name in KINDS[self.kind]}
 
 
+SPLIT_BY = ("hash", "chronological")
+
+
 @dataclass(frozen=True)
 class SplitsConfig:
-    """Which share of the groups is kept from training, and what makes one drawing differ.
+    """Which share of the groups is kept from training, and how it is chosen.
 
     - `valid`, `test`: shares from 0 to 1.
-    - `by`: "hash" draws groups, so that a row never changes its split; "chronological" takes the
-      last rows in the order in which they stand, validation before test.
-    - `salt`: of a hash, another salt draws other groups (at most 64 bytes of UTF-8).
+    - `salt`: another salt draws other groups (at most 64 bytes of UTF-8).
+    - `by`: "hash" (of the group: nothing ever changes its split) or "chronological" (the groups
+      that arrived last are the test split, those before them the validation split; as data grows,
+      what was held out comes into training).
+    - `similarity`: texts whose three-character shingles have at least this Jaccard similarity (0.5
+      to 1) are near duplicates; one of a text that is held out is never trained on.
+    - `near_duplicates`: what to do with near duplicates inside of training: "keep" them or "drop"
+      all but the first.
 
     Raises `InputError` for a value that cannot work.
     """
 
     valid: float = 0.1
     test: float = 0.1
-    by: str = "hash"
     salt: str = "tidemill"
+    by: str = "hash"
+    similarity: float = 0.8
+    near_duplicates: str = "keep"
 
     def __post_init__(self) -> None:
-        if self.by not in ("hash", "chronological"):
-            raise InputError(f"unknown splits.by {self.by!r}: choose from hash, chronological")
         if not (0 <= self.valid <= 1 and 0 <= self.test <= 1 and self.valid + self.test <= 1):
             raise InputError(
                 "the shares valid and test lie between 0 and 1, together too, and are not"
@@ -166,6 +174,14 @@ class SplitsConfig:
             )
         if len(self.salt.encode()) > 64:
             raise InputError("the salt of the splits is longer than 64 bytes: take a shorter one")
+        if self.by not in SPLIT_BY:
+            raise InputError(f"unknown splits.by {self.by!r}: choose from {', '.join(SPLIT_BY)}")
+        if not 0.5 <= self.similarity <= 1:
+            raise InputError(f"splits.similarity is {self.similarity}: give 0.5 to 1")
+        if self.near_duplicates not in ("keep", "drop"):
+            raise InputError(
+                f"splits.near_duplicates is {self.near_duplicates!r}: use keep or drop"
+            )
 
 
 # --- what a block of lines becomes ----------------------------------------------------------------

@@ -20,6 +20,7 @@ jieba's order, and a tie goes to the later end, in the model to the later letter
 Shapes: `T` code points of a batch.
 """
 
+import hashlib
 import math
 import re
 import warnings
@@ -63,6 +64,9 @@ _KEY_SHIFT = np.uint64(_NODE_BITS)
 _PARENT_SHIFT = np.uint64(_SYMBOL_BITS)
 # 2**64 / golden ratio: Fibonacci hashing, Knuth, The Art of Computer Programming 3, 6.4.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+# Raised whenever `Tables` changes: stored tables of another layout are not read.
+_LAYOUT = 1
 
 # The model's states, in this order in every array.
 _STATES = "BMES"
@@ -266,7 +270,7 @@ class Segmenter:
     """
 
     def __init__(self, tables: Tables, reference: Callable[[], Any]) -> None:
-        self._tables = tables
+        self.tables = tables
         self._reference = reference
 
     @classmethod
@@ -322,7 +326,7 @@ class Segmenter:
             return
 
         symbols = np.where(joinable, codes, 0).astype(np.uint16)
-        single = _cut_into_words(self._tables, symbols, starts, lengths, ends)
+        single = _cut_into_words(self.tables, symbols, starts, lengths, ends)
         alnum = _alnum_characters()[symbols]
         if not hmm:
             # jieba puts letters and digits that are left over side by side together.
@@ -337,8 +341,25 @@ class Segmenter:
         run_lengths = np.flatnonzero(closes) + 1 - run_starts
         several = run_lengths > 1
         run_starts, run_lengths = run_starts[several], run_lengths[several]
-        unknown = ~self._tables.is_word(symbols, run_starts, run_lengths)
-        _recognise(self._tables, symbols, alnum, run_starts[unknown], run_lengths[unknown], ends)
+        unknown = ~self.tables.is_word(symbols, run_starts, run_lengths)
+        _recognise(self.tables, symbols, alnum, run_starts[unknown], run_lengths[unknown], ends)
+
+
+def dictionary_digest(user_words: tuple[str, ...] = ()) -> str:
+    """The identity of the `Tables` of `packaged_jieba(user_words)`: 32 hex digits.
+
+    It tells of jieba's version and dictionary, of the words that are added, and of how this module
+    lays tables out, and costs some hundredths of a second where the tables cost one or two seconds.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import jieba
+    digest = hashlib.blake2b(digest_size=16)
+    with jieba.Tokenizer().get_dict_file() as dictionary:
+        digest.update(dictionary.read())
+    for part in (str(_LAYOUT), jieba.__version__, *user_words):
+        digest.update(b"\0" + part.encode())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)

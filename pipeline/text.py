@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from .errors import InputError
 from .segmentation import Segmenter, can_join, cut_text, packaged_jieba, packaged_segmenter
+from .subwords import Subwords
 
 LANGUAGES = ("zh", "en")
-UNITS = ("word", "char", "whitespace")
+UNITS = ("word", "char", "whitespace", "subword")
 
 # A batch is worked off in pieces of about this many bytes (some 400,000 Chinese characters), so
 # that the memory needed does not grow with the batch.
@@ -235,11 +236,13 @@ class TextConfig:
 
     - `language`: "zh" or "en"; decides what a word is.
     - `unit`: "word" (zh: as jieba cuts; en: words, clitics, numbers and punctuation), "char" (every
-      code point, blanks too) or "whitespace" (what stands between blanks, for text cut before).
+      code point, blanks too), "whitespace" (what stands between blanks, for text cut before) or
+      "subword" (pieces of words that are learnt from the training split).
     - `hmm`: let jieba's hidden Markov model find words that its dictionary lacks.
     - `user_words`: words to add to jieba's dictionary.
     - `normalisation`: the steps of `normalise`, in order.
     - `lowercase`: lower case, after normalisation.
+    - `subword_size`: how many subwords are learnt, single characters included.
 
     Raises `InputError` for a value that cannot work.
     """
@@ -250,6 +253,7 @@ class TextConfig:
     user_words: tuple[str, ...] = ()
     normalisation: tuple[str, ...] = DEFAULT_STEPS
     lowercase: bool = False
+    subword_size: int = 8000
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -260,7 +264,9 @@ class TextConfig:
         object.__setattr__(self, "user_words", tuple(self.user_words))
         object.__setattr__(self, "normalisation", tuple(self.normalisation))
         check_steps(self.normalisation)
-        if self.user_words and (self.language, self.unit) != ("zh", "word"):
+        if self.subword_size < 1:
+            raise InputError(f"subword_size is {self.subword_size}: give 1 or more, such as 8000")
+        if self.user_words and not self.uses_jieba:
             raise InputError("user_words need language zh and unit word: they go to jieba")
         for word in self.user_words:
             clean = _normalise_as(word, self)
@@ -273,6 +279,11 @@ class TextConfig:
                     f"the user word {word!r} can never be found: jieba joins only Chinese "
                     "characters, ASCII letters, digits and + # & . _ % -"
                 )
+
+    @property
+    def uses_jieba(self) -> bool:
+        """Whether text is cut into Chinese words."""
+        return (self.language, self.unit) == ("zh", "word")
 
 
 def _normalise_as(text: str, config: TextConfig) -> str:
@@ -290,7 +301,7 @@ def normalise_batch(texts: Utf8, config: TextConfig) -> Utf8:
     any, no byte is copied. Raises `InputError` for a row that is not UTF-8.
     """
     pieces = [
-        _normalise_chunk(texts.rows(first, last), config) for first, last in _chunks(texts.offsets)
+        _normalise_chunk(texts.rows(first, last), config) for first, last in chunks(texts.offsets)
     ]
     if all(piece.data is texts.data for piece in pieces):
         return texts
@@ -304,7 +315,7 @@ def needs_normalising(texts: Utf8, config: TextConfig) -> Mask:
     """
     found = [
         _suspect_rows(_decode(chunk), _boundaries(chunk), config)
-        for chunk in (texts.rows(first, last) for first, last in _chunks(texts.offsets))
+        for chunk in (texts.rows(first, last) for first, last in chunks(texts.offsets))
     ]
     return np.concatenate([np.zeros(0, bool), *found])
 
@@ -445,18 +456,29 @@ class Tokenizer:
     jieba's global tokenizer nor its cache in the shared temporary folder is read or changed.
     """
 
-    def __init__(self, config: TextConfig, segmenter: Segmenter | None = None) -> None:
-        """`segmenter`: one made before from the same user words, say from stored tables.
+    def __init__(
+        self,
+        config: TextConfig,
+        segmenter: Segmenter | None = None,
+        subwords: Subwords | None = None,
+    ) -> None:
+        """A tokenizer that does as `config` says.
 
+        `segmenter`: one made before from the same user words, say from stored tables:
         `Segmenter(Tables.from_arrays(arrays), lambda: packaged_jieba(config.user_words))`.
+
+        `subwords`: what was learnt. Unit subword cuts nothing without, but joins.
         """
         self.config = config
         self._segmenter = segmenter
+        self._subwords = subwords
         match config.unit, config.language:
             case "char", _:
                 self._split: Callable[[str], list[str]] = list
             case "whitespace", _:
                 self._split = str.split
+            case "subword", _:
+                self._split = self._split_into_subwords
             case _, "en":
                 self._split = self._split_english
             case _:
@@ -470,7 +492,7 @@ class Tokenizer:
         """Normalise one text and cut it.
 
         Chinese tokens are those of `jieba.lcut`, and like characters they make up the text when
-        put one behind the other. English tokens carry joiner marks.
+        put one behind the other; so do subwords. English tokens carry joiner marks.
         """
         return self._split(self.normalise(text))
 
@@ -479,7 +501,7 @@ class Tokenizer:
 
         Returns `(data, token_offsets [J+1], list_offsets [N+1])`: token j is the bytes
         `data.data[token_offsets[j]:token_offsets[j + 1]]`, row i owns the tokens `list_offsets[i]`
-        to `list_offsets[i + 1] - 1`, and the tokens tile the bytes. For Chinese words and for
+        to `list_offsets[i + 1] - 1`, and the tokens tile the bytes. For Chinese words, subwords and
         characters `data` is the normalised text; otherwise it is the tokens alone.
 
         Raises `InputError` for a row that is not UTF-8.
@@ -490,7 +512,7 @@ class Tokenizer:
             cut = self._cut_characters
         pieces = [
             cut(_normalise_chunk(texts.rows(first, last), self.config))
-            for first, last in _chunks(texts.offsets)
+            for first, last in chunks(texts.offsets)
         ]
         if not pieces:
             return Utf8.of(()), _offsets_of(()), _offsets_of(())
@@ -510,6 +532,8 @@ class Tokenizer:
             ends = np.ones(len(codes), bool)
         elif self.config.unit == "word":
             ends = self.segmenter.ends(codes, starts[:-1], hmm=self.config.hmm)
+        elif self.config.unit == "subword":
+            ends = self.subwords.ends(texts.to_list())
         else:
             filled = ~_is_space()[codes]
             row_ends = np.zeros(len(codes) + 1, bool)
@@ -540,6 +564,12 @@ class Tokenizer:
     def segmenter(self) -> Segmenter:
         """What cuts columns of Chinese text; made when it is first needed."""
         return self._segmenter or packaged_segmenter(self.config.user_words)
+
+    @property
+    def subwords(self) -> Subwords:
+        """What was learnt of subwords."""
+        assert self._subwords is not None, "unit subword cuts by what was learnt before"
+        return self._subwords
 
     def detokenise(self, tokens: Sequence[str]) -> str:
         """The text of these tokens: `detokenise(tokenize(x)) == normalise(x)`.
@@ -591,14 +621,30 @@ class Tokenizer:
     def _split_chinese(self, text: str) -> list[str]:
         return cut_text(packaged_jieba(self.config.user_words), text, hmm=self.config.hmm)
 
+    def _split_into_subwords(self, text: str) -> list[str]:
+        return self.subwords.cut(text)
+
     def _split_english(self, text: str) -> list[str]:
         return [token for part in _between_blanks(text) for token in _english_tokens(part)]
+
+
+def uncut_batch(texts: Utf8, config: TextConfig) -> tuple[Utf8, Offsets, Offsets]:
+    """As `Tokenizer.tokenize_batch`, with every normalised text as one token (an empty one: none).
+
+    This is what subwords are learnt from, before there are any.
+    """
+    clean = normalise_batch(texts, config)
+    data = clean.data[clean.offsets[0] : clean.offsets[-1]]
+    offsets = clean.offsets - clean.offsets[0]
+    filled = np.diff(offsets) > 0
+    token_offsets = offsets[np.concatenate(([True], filled))]
+    return Utf8(data, offsets), token_offsets, _offsets_of(filled)
 
 
 # --- columns --------------------------------------------------------------------------------------
 
 
-def _chunks(offsets: Offsets) -> Iterator[tuple[int, int]]:
+def chunks(offsets: Offsets) -> Iterator[tuple[int, int]]:
     """Ranges of rows of about `_CHUNK_BYTES` each, at least one row."""
     first, num_rows = 0, len(offsets) - 1
     while first < num_rows:
@@ -632,7 +678,7 @@ def _boundaries(texts: Utf8) -> Offsets:
     return found
 
 
-def _offsets_of(lengths: Sequence[int] | Offsets) -> Offsets:
+def _offsets_of(lengths: Sequence[int] | Offsets | Mask) -> Offsets:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets

@@ -62,6 +62,23 @@ class Coverage:
         return self.num_unknown / self.num_tokens if self.num_tokens else 0.0
 
 
+COVERAGE_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+"""Numbers of words at which it is told how much of a text they are."""
+
+
+def coverage_by_size(counts: Sequence[int] | np.ndarray) -> dict[int, float]:
+    """Number of words -> share of the running words that these, the most frequent, make up.
+
+    For `COVERAGE_SIZES` and for all distinct words. `counts`: how often each of them occurs.
+    """
+    falling = np.sort(np.asarray(counts, dtype=np.int64))[::-1]
+    running = np.cumsum(falling)
+    if not len(running) or not running[-1]:
+        return {}
+    sizes = [*(size for size in COVERAGE_SIZES if size < len(falling)), len(falling)]
+    return {size: float(running[size - 1] / running[-1]) for size in sizes}
+
+
 class Vocabulary:
     """An ordered set of words; the id of a word is its position plus four.
 

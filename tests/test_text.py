@@ -99,7 +99,7 @@ def test_hard_text_takes_linear_time(hard):
     ("settings", "named"),
     [
         ({"language": "fr"}, "zh, en"),
-        ({"unit": "byte"}, "word, char, whitespace"),
+        ({"unit": "byte"}, "word, char, whitespace, subword"),
         ({"normalisation": ("nfkc",)}, "nfc"),
         ({"user_words": ("张 三",)}, "张 三"),
         ({"user_words": ("",)}, "''"),

@@ -17,6 +17,7 @@ from pipeline.vocabulary import (
     Spelling,
     Vocabulary,
     VocabularyConfig,
+    coverage_by_size,
 )
 
 WORDS = ["面", "吃", "你好", "<unk>", "好"]
@@ -173,3 +174,13 @@ def test_spelling_json_round_trip():
 def test_a_broken_spelling_file_is_refused(value):
     with pytest.raises(InputError):
         Spelling.from_json(json.dumps(value))
+
+
+def test_coverage_by_size() -> None:
+    counts = [1] * 1_500 + [1_000] * 1_000
+    shares = coverage_by_size(counts)
+    assert list(shares) == [1_000, 2_000, 2_500]
+    assert shares[1_000] == 1_000_000 / 1_001_500
+    assert shares[2_500] == 1.0
+    assert coverage_by_size([3, 1]) == {2: 1.0}
+    assert coverage_by_size([]) == coverage_by_size([0, 0]) == {}
