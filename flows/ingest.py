@@ -24,6 +24,7 @@ from flows.caching import Steps, cached_task
 from flows.catalogue import source_addresses, warehouse_root
 from pipeline.errors import InputError
 from pipeline.records import (
+    IN_ORDER,
     Block,
     Dialogues,
     Labelled,
@@ -159,8 +160,9 @@ def ingest_sources(
 ) -> IngestReport:
     """Read every source that is not known yet, and commit a snapshot of all of them.
 
-    Files of equal content count once. The tables come in the order of their digests, so that it is
-    the same whenever the content is.
+    Files of equal content count once. The tables come in the order of their digests, which is the
+    same wherever the content is; only kinds whose rows mean something in their order have them in
+    the order of the files.
 
     Raises:
         StorageError: a source is missing, empty, damaged or not UTF-8.
@@ -180,11 +182,13 @@ def ingest_sources(
         try:
             num_accepted, reasons = _check(reports, steps, records)
         except InputError as error:
-            refused = {"quarantine": quarantine, "refused": str(error)}
-            _remember(steps.root, name, before.model_copy(update=refused))
+            refused = {"given": tuple(given), "quarantine": quarantine, "refused": str(error)}
+            remember_ingest(steps.root, name, before.model_copy(update=refused))
             raise
         by_digest = {report.shard.digest: report.shard for _, report in reports}
-        shards, merged = _merged(tables, name, [by_digest[key] for key in sorted(by_digest)])
+        if records.kind not in IN_ORDER:
+            by_digest = dict(sorted(by_digest.items()))
+        shards, merged = _merged(tables, name, by_digest)
         num_dropped = sum(report.num_dropped_utterances for _, report in reports)
         num_withdrawn = sum(report.num_withdrawn for _, report in reports)
         meta = {
@@ -193,11 +197,13 @@ def ingest_sources(
             "rejected_by_reason": dict(reasons),
             "num_dropped_utterances": num_dropped,
             "num_withdrawn": num_withdrawn,
+            "order": [shard.digest for shard in shards],
             "merged": merged,
         }
         snapshot = tables.commit(name, shards, meta, attached=quarantine)
+        shards = _in_order(tables.snapshot(snapshot))
         now = LastIngest(given=tuple(given), files=notes, quarantine=quarantine)
-        _remember(steps.root, name, now)
+        remember_ingest(steps.root, name, now)
     return IngestReport(
         snapshot=snapshot,
         shards=tuple(shards),
@@ -232,7 +238,7 @@ def ingested_snapshot(steps: Steps, name: str, beginning: str) -> IngestReport:
     reasons = snapshot.meta.get("rejected_by_reason", {})
     return IngestReport(
         snapshot=ref,
-        shards=snapshot.refs,
+        shards=tuple(_in_order(snapshot)),
         num_accepted=ref.num_rows,
         num_rejected=sum(reasons.values()),
         rejected_by_reason=reasons,
@@ -479,6 +485,120 @@ def _less_rejected(
     return report.model_copy(update=update)
 
 
+# --- the quarantine, out and in again -------------------------------------------------------------
+
+
+class RetryReport(BaseModel, frozen=True):
+    """What became of rejected rows: how many there were, and are, and what the ingest brought."""
+
+    num_before: int
+    num_after: int
+    still_wrong: dict[str, str]
+    ingest: IngestReport
+
+
+def quarantined_rows(root: Path, name: str) -> list[dict[str, Any]]:
+    """The rows that the last ingest of `name` rejected, also where it was refused for them.
+
+    Each has the columns of `QUARANTINE`.
+
+    Raises:
+        InputError: nothing was ever ingested under this name.
+        StorageError: a table is missing or damaged.
+    """
+    tables = Tables(root)
+    last = last_ingest(root, name)
+    head = None if last.quarantine else _head(tables, name)
+    if head is None and not (last.quarantine or last.given):
+        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
+        raise InputError(f"{name} holds no data: {known or f'run tidemill ingest {name}'}")
+    refs = last.quarantine or (head.attached if head and not last.given else ())
+    return [row for ref in refs for row in tables.read(ref).to_pylist()]
+
+
+def export_quarantine(root: Path, name: str, path: Path) -> int:
+    """Write the rejected rows as JSON lines, to be corrected in `raw`; returns how many.
+
+    Raises:
+        InputError: the file exists or cannot be written.
+        StorageError: a table is missing or damaged.
+    """
+    rows = quarantined_rows(root, name)
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            for row in rows:
+                said = {**row, "raw": row["raw"].decode(errors="backslashreplace")}
+                file.write(json.dumps(said, ensure_ascii=False) + "\n")
+    except FileExistsError:
+        raise InputError(f"{path} exists already: name another file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another") from None
+    return len(rows)
+
+
+def retry_quarantine(
+    steps: Steps,
+    name: str,
+    sources: Sequence[str],
+    records: RecordsConfig,
+    mended: Path | None = None,
+) -> RetryReport:
+    """Take rejected rows in that are sound by now, and commit a snapshot with them.
+
+    The sources are read again, if they or the contract have changed since. `mended` is a file as
+    `export_quarantine` writes it: a row of it that is sound now is kept, and takes the place of the
+    rejected one in this and every later ingest.
+
+    Raises:
+        InputError: the file is not of this form, or still too many rows are rejected.
+        StorageError: a source cannot be read.
+    """
+    before = quarantined_rows(steps.root, name)
+    still_wrong: dict[str, str] = {}
+    if mended is not None:
+        rejected = {(row["file"], row["line"]) for row in before}
+        kept = mended_rows(steps.root, name)
+        for row in _mended_file(mended):
+            place = (row.file, row.line)
+            if place not in rejected:
+                raise InputError(
+                    f"{printable(str(mended))} has line {row.line} of the file {row.file[:12]},"
+                    f" which is not among the rejected rows of {name}: correct what"
+                    f" tidemill quarantine {name} --export FILE writes"
+                )
+            fault = rejected_again(row.raw, row.line, records)
+            if fault is None:
+                kept[place] = row.raw
+            else:
+                still_wrong[f"{row.file[:12]}:{row.line}"] = fault.detail
+        keep_mended_rows(steps.root, name, kept)
+    report = ingest_sources(steps, name, sources, records)
+    return RetryReport(
+        num_before=len(before),
+        num_after=report.num_rejected,
+        still_wrong=still_wrong,
+        ingest=report,
+    )
+
+
+def _mended_file(path: Path) -> list[MendedRow]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name another file") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append(MendedRow.model_validate_json(line))
+            except ValidationError:
+                raise InputError(
+                    f"{printable(str(path))} line {number} is no rejected row with file, line and"
+                    " raw: correct what --export writes, or name a file of new rows as a source"
+                ) from None
+    return rows
+
+
 def rejected_again(raw: str, line: int, records: RecordsConfig) -> Rejected | None:
     """What is still wrong with a mended row; None where it is accepted."""
     block = _mended_block(raw, line, records)
@@ -491,20 +611,26 @@ def rejected_again(raw: str, line: int, records: RecordsConfig) -> Rejected | No
 
 
 def _merged(
-    tables: Tables, name: str, shards: list[TableRef]
+    tables: Tables, name: str, shards: dict[str, TableRef]
 ) -> tuple[list[TableRef], dict[str, list[str]]]:
-    """The shards, small ones by the table into which `tidemill gc` has merged them; and which."""
-    with_merged = {shard.digest: shard for shard in shards}
+    """The shards, small ones by the table into which `compact` has merged them; and which."""
+    found = dict(shards)
     kept: dict[str, list[str]] = {}
     head = _head(tables, name)
     refs = {ref.digest: ref for ref in head.refs} if head else {}
     for digest, parts in (head.meta.get("merged", {}) if head else {}).items():
-        if digest in refs and tables.intact(refs[digest]) and with_merged.keys() >= set(parts):
+        if digest in refs and tables.intact(refs[digest]) and found.keys() >= set(parts):
             for part in parts:
-                del with_merged[part]
-            with_merged[digest] = refs[digest]
+                del found[part]
+            found[digest] = refs[digest]
             kept[digest] = parts
-    return [with_merged[digest] for digest in sorted(with_merged)], kept
+    return list(dict(sorted(found.items())).values() if kept else found.values()), kept
+
+
+def _in_order(snapshot: Snapshot) -> list[TableRef]:
+    """The tables of a snapshot in the order in which they were committed."""
+    places = {digest: i for i, digest in enumerate(snapshot.meta.get("order", ()))}
+    return sorted(snapshot.refs, key=lambda ref: (places.get(ref.digest, len(places)), ref.digest))
 
 
 def _head(tables: Tables, name: str) -> Snapshot | None:
@@ -526,10 +652,13 @@ def last_ingest(root: Path, name: str) -> LastIngest:
         return LastIngest()
 
 
-def _remember(root: Path, name: str, last: LastIngest) -> None:
-    replace_file(
-        root / "ingests" / f"{checked_name(name)}.json", last.model_dump_json(indent=1).encode()
-    )
+def remember_ingest(root: Path, name: str, last: LastIngest) -> None:
+    """Keep this in the place of what was remembered before."""
+    replace_file(_note_path(root, name), last.model_dump_json(indent=1).encode())
+
+
+def _note_path(root: Path, name: str) -> Path:
+    return root / "ingests" / f"{checked_name(name)}.json"
 
 
 def _notes(found: Iterable[SourceFile]) -> tuple[FileNote, ...]:

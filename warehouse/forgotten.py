@@ -46,7 +46,7 @@ class Forgotten:
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Remember every row of a batch of records."""
-        for group, digest in zip(_groups(batch), _digests(batch), strict=True):
+        for group, digest in row_keys(batch):
             self.rows.setdefault(group, set()).add(digest)
 
     def add_line(self, raw: bytes) -> None:
@@ -72,7 +72,7 @@ class Forgotten:
         few = batch.take(pa.array(suspects))
         withdrawn = {
             i
-            for i, group, digest in zip(suspects, _groups(few), _digests(few), strict=True)
+            for i, (group, digest) in zip(suspects, row_keys(few), strict=True)
             if digest in self.rows[group]
         }
         return batch.take(pa.array([i for i in range(batch.num_rows) if i not in withdrawn]))
@@ -106,7 +106,13 @@ def texts_of(batch: pa.RecordBatch) -> Iterator[str]:
     """Every text of every row that is the row's own."""
     for row in _own_texts(batch):
         for value in row:
-            yield from value if isinstance(value, list) else [value]
+            each = value if isinstance(value, list) else [value]
+            yield from (text for text in each if isinstance(text, str))
+
+
+def row_keys(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
+    """The group and the digest by which each row of a batch of records is known."""
+    return zip(_groups(batch), _digests(batch), strict=True)
 
 
 def _groups(batch: pa.RecordBatch) -> list[str]:

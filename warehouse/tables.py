@@ -239,6 +239,15 @@ class Tables:
                 batch_size=batch_rows, columns=None if columns is None else list(columns)
             )
 
+    def schema(self, ref: TableRef) -> pa.Schema:
+        """The columns of the table.
+
+        Raises:
+            StorageError: the file is missing or damaged.
+        """
+        with self._open(ref, None) as file:
+            return file.schema_arrow.remove_metadata()
+
     def intact(self, ref: TableRef) -> bool:
         """Whether the table is there, whole by its footer, and says that it is this one."""
         return ref.intact(self.root)
@@ -418,6 +427,18 @@ class Tables:
                     return found
         raise withdrawn or StorageError(f"There is no snapshot {snapshot!r} under {self.root}.")
 
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot of every name that is still kept.
+
+        Raises:
+            StorageError: a record is damaged.
+        """
+        return [self.snapshot(ref) for name in self.names() for ref in self.log(name)]
+
+    def record_path(self, ref: SnapshotRef) -> Path:
+        """The file that is the commit."""
+        return self._folder(ref.name) / f"{ref.number:012d}.json"
+
     def _says_the_same(self, head: SnapshotRef, snapshot: Snapshot) -> bool:
         # Meta may differ: what was counted on the way does not make a new version of the content.
         if head.id != snapshot.id:
@@ -545,6 +566,13 @@ class Tables:
                     num_files += 1
                     num_bytes += status.st_size
         return Garbage(num_files=num_files, num_bytes=num_bytes)
+
+    def record_faults(self) -> list[Fault]:
+        """The records of snapshots that cannot be read."""
+        faults: list[Fault] = []
+        for _ in self._records(faults):
+            pass
+        return faults
 
     def _records(self, faults: list[Fault]) -> Iterator[tuple[str, Snapshot]]:
         for name in self.names():
