@@ -406,17 +406,13 @@ def verify(root: Path) -> list[Fault]:
     Tables and checkpoints are rehashed, records of snapshots and of results are read.
     """
     tables = Tables(root)
-    faults = tables.verify()
-    known = {fault.path for fault in faults} | {ref.path for ref in _recorded(tables)}
-    derived = [
-        TableRef(digest=path.stem, num_rows=0, num_bytes=0, path=f"tables/{path.name}")
-        for path in sorted((root / "tables").glob("*.parquet"))
-        if f"tables/{path.name}" not in known
-    ]
-    quarantines = [
-        ref for name in ingested_names(tables) for ref in last_ingest(root, name).quarantine
-    ]
-    faults += tables.verify([*derived, *quarantines])
+    faults: list[Fault] = []
+    refs = [ref for one in tables.snapshots(faults) for ref in (*one.refs, *one.attached)]
+    for name in ingested_names(tables):
+        refs += last_ingest(root, name).quarantine
+    paths = [f"tables/{path.name}" for path in sorted((root / "tables").glob("*.parquet"))]
+    found = [TableRef(digest=Path(p).stem, num_rows=0, num_bytes=0, path=p) for p in paths]
+    faults += tables.verify({ref.path: ref for ref in (*refs, *found)}.values())
     checkpoints = Checkpoints(root)
     for directory in sorted((root / "checkpoints").glob("[0-9a-f]*")):
         path = directory.relative_to(root).as_posix()
@@ -469,7 +465,9 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
     now = time.time()
     oldest, young = now - days * DAY, now - min(days, 1) * DAY
     with tables.held(alone=True):
-        if faults := tables.record_faults():
+        faults: list[Fault] = []
+        tables.snapshots(faults)
+        if faults:
             raise StorageError(f"Nothing was removed: {faults[0].problem}")
         versions = registered_versions(root)
         needed_snapshots = {version.tags.get("snapshot") for version in versions}

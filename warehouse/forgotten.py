@@ -69,13 +69,14 @@ class Forgotten:
         suspects = [i for i, group in enumerate(_groups(batch)) if group in self.rows]
         if not suspects:
             return batch
-        few = batch.take(pa.array(suspects))
+        few = batch.take(pa.array(suspects, pa.int64()))
         withdrawn = {
             i
             for i, (group, digest) in zip(suspects, row_keys(few), strict=True)
             if digest in self.rows[group]
         }
-        return batch.take(pa.array([i for i in range(batch.num_rows) if i not in withdrawn]))
+        kept = [i for i in range(batch.num_rows) if i not in withdrawn]
+        return batch.take(pa.array(kept, pa.int64()))
 
     def holds_line(self, raw: bytes) -> bool:
         """Whether a rejected line was withdrawn."""

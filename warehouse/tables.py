@@ -427,13 +427,21 @@ class Tables:
                     return found
         raise withdrawn or StorageError(f"There is no snapshot {snapshot!r} under {self.root}.")
 
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self, faults: list[Fault] | None = None) -> list[Snapshot]:
         """Every snapshot of every name that is still kept.
 
+        Records that are damaged are added to `faults`.
+
         Raises:
-            StorageError: a record is damaged.
+            StorageError: a record is damaged, and there are no `faults` to add it to.
         """
-        return [self.snapshot(ref) for name in self.names() for ref in self.log(name)]
+        found: list[Fault] = []
+        snapshots = [snapshot for _, snapshot in self._records(found)]
+        if found and faults is None:
+            raise StorageError(found[0].problem)
+        if faults is not None:
+            faults += found
+        return snapshots
 
     def record_path(self, ref: SnapshotRef) -> Path:
         """The file that is the commit."""
@@ -566,13 +574,6 @@ class Tables:
                     num_files += 1
                     num_bytes += status.st_size
         return Garbage(num_files=num_files, num_bytes=num_bytes)
-
-    def record_faults(self) -> list[Fault]:
-        """The records of snapshots that cannot be read."""
-        faults: list[Fault] = []
-        for _ in self._records(faults):
-            pass
-        return faults
 
     def _records(self, faults: list[Fault]) -> Iterator[tuple[str, Snapshot]]:
         for name in self.names():
