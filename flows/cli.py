@@ -44,11 +44,13 @@ from warehouse.errors import FORBIDDEN, FULL, StorageError, remedy_of
 if TYPE_CHECKING:
     from prefect import Flow
 
+    from flows.ingest import IngestReport
     from warehouse.registry import Registry
 
 OK, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 WIDTH_OF_FILES = 160
 """Columns of a table that is not shown on a terminal."""
+MAX_FILES_SHOWN = 3
 MAX_RAW_SHOWN = 60
 """Characters of a rejected row that the table shows; --json has all that was kept."""
 QUIET = {
@@ -190,13 +192,73 @@ def _parser() -> argparse.ArgumentParser:
     of_warehouse(ingest)
     as_json(ingest)
 
-    quarantine = command("quarantine", _quarantine, "show the rows that were rejected, by reason")
-    quarantine.add_argument("name", metavar="NAME", help="a deployment whose data was ingested")
+    quarantine = command(
+        "quarantine",
+        _quarantine,
+        "show the rows that were rejected, by reason, and take them in again",
+    )
+    of_deployment(quarantine)
     quarantine.add_argument(
         "--samples", type=int, default=3, help="rows shown of each reason (default: 3)"
     )
+    what = quarantine.add_mutually_exclusive_group()
+    what.add_argument(
+        "--export", type=Path, metavar="FILE", help="write them as JSON lines, to correct their raw"
+    )
+    what.add_argument(
+        "--retry",
+        nargs="?",
+        type=Path,
+        const=Path(),
+        metavar="FILE",
+        help="ingest again after the sources or the settings were corrected, or take in the "
+        "corrected rows of FILE, which --export wrote",
+    )
+    of_catalogue(quarantine)
     of_warehouse(quarantine)
     as_json(quarantine)
+
+    forget = command(
+        "forget",
+        _forget,
+        "take rows that their owner withdraws out of everything",
+        ": tables, snapshots, quarantine, what was made of them; no ingest brings them back",
+    )
+    forget.add_argument("name", metavar="NAME", help="whose data is searched for the rows")
+    forget.add_argument(
+        "--match", metavar="TEXT", default="", help="rows with this in one of their texts"
+    )
+    forget.add_argument(
+        "--line",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE:LINE",
+        help="rows that were read there, such as talks.jsonl:12",
+    )
+    forget.add_argument("--dry-run", action="store_true", help="only say what would go")
+    of_warehouse(forget)
+    as_json(forget)
+
+    verify = command("verify", _verify, "read everything that is kept and rehash it")
+    of_warehouse(verify)
+    as_json(verify)
+
+    gc = command("gc", _gc, "remove what no snapshot, result or registered version needs")
+    gc.add_argument(
+        "--days",
+        type=float,
+        default=30.0,
+        help="results, older snapshots and unfinished trainings stay so long (default: 30)",
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go")
+    of_warehouse(gc)
+    as_json(gc)
+
+    compact = command("compact", _compact, "merge the small tables of a snapshot into few")
+    compact.add_argument("name", metavar="NAME", help="a deployment whose data was ingested")
+    of_warehouse(compact)
+    as_json(compact)
 
     leaderboard = command("leaderboard", _leaderboard, "all versions of a model and their scores")
     of_model(leaderboard)
@@ -307,48 +369,69 @@ def _retrain(parsed: argparse.Namespace) -> int:
 
 def _ingest(parsed: argparse.Namespace) -> int:
     from flows.ingest import ingest
+
+    arguments = _ingest_arguments(parsed)
+    report = _run(ingest, {**arguments, "warehouse": parsed.warehouse})
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        _print_ingest(report)
+    return OK
+
+
+def _ingest_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Name, sources and records of a deployment, as the command line changes them."""
     from flows.retrain import retrain
 
     signature = signature_of(retrain)
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     overrides = dict(setting(each) for each in parsed.set)
     arguments = checked(apply_overrides(parameters, overrides, signature), signature)
-    report = _run(
-        ingest,
-        {
-            "name": arguments["name"],
-            "sources": source_addresses(parsed.source or arguments["sources"]),
-            "records": arguments["records"],
-            "warehouse": parsed.warehouse,
-        },
-    )
-    if parsed.json:
-        _print_json(report.model_dump(mode="json"))
-    else:
-        rows = {
-            "snapshot": report.snapshot.id,
-            "rows accepted": report.num_accepted,
-            "rows rejected": report.num_rejected,
-            **{f"  {reason}": count for reason, count in report.rejected_by_reason.items()},
-            "utterances dropped": report.num_dropped_utterances,
-        }
-        _print_table(("", ""), [(key, str(value)) for key, value in rows.items()])
-    return OK
+    return {
+        "name": arguments["name"],
+        "sources": source_addresses(parsed.source or arguments["sources"]),
+        "records": arguments["records"],
+    }
+
+
+def _print_ingest(report: "IngestReport") -> None:
+    rows: list[tuple[str, Any]] = [
+        ("snapshot", report.snapshot.id),
+        ("rows accepted", report.num_accepted),
+        ("rows rejected", report.num_rejected),
+        *((f"  {reason}", count) for reason, count in report.rejected_by_reason.items()),
+        ("utterances dropped", report.num_dropped_utterances),
+    ]
+    if report.num_withdrawn:
+        rows.append(("rows withdrawn", report.num_withdrawn))
+    if report.num_mended:
+        rows.append(("rows mended", report.num_mended))
+    changes = report.changes.model_dump(mode="json")
+    changes["renamed"] = [f"{old} -> {new}" for old, new in changes["renamed"].items()]
+    for what, addresses in changes.items():
+        shown = ", ".join(addresses[:MAX_FILES_SHOWN])
+        more = f" and {n} more" if (n := len(addresses) - MAX_FILES_SHOWN) > 0 else ""
+        if addresses:
+            rows.append((f"files {what}", f"{len(addresses)}: {shown}{more}"))
+    _print_table(("", ""), [(key, str(value)) for key, value in rows])
 
 
 def _quarantine(parsed: argparse.Namespace) -> int:
-    from warehouse.tables import Tables
+    from flows.ingest import export_quarantine, last_ingest, quarantined_rows
 
     if parsed.samples < 0:
         raise InputError(f"--samples is {parsed.samples}: it must be at least 0")
-    tables = Tables(warehouse_root(parsed.warehouse))
-    head = tables.head(parsed.name)
-    if head is None:
-        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
-        raise InputError(
-            f"{parsed.name} holds no data: {known or f'run tidemill ingest {parsed.name}'}"
+    root = warehouse_root(parsed.warehouse)
+    if parsed.retry is not None:
+        return _retry(parsed, root)
+    if parsed.export:
+        num_rows = export_quarantine(root, parsed.name, parsed.export)
+        _say(
+            f"wrote {num_rows} rows to {parsed.export}: correct their raw, then run "
+            f"tidemill quarantine {parsed.name} --retry {parsed.export}"
         )
-    rows = [row for ref in tables.snapshot(head).attached for row in tables.read(ref).to_pylist()]
+        return OK
+    rows = quarantined_rows(root, parsed.name)
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_reason.setdefault(row["reason"], []).append(
@@ -360,6 +443,7 @@ def _quarantine(parsed: argparse.Namespace) -> int:
             }
         )
     reasons = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
+    refused = last_ingest(root, parsed.name).refused
     if parsed.json:
         _print_json(
             [
@@ -367,20 +451,114 @@ def _quarantine(parsed: argparse.Namespace) -> int:
                 for reason, found in reasons
             ]
         )
-    elif not rows:
+        return OK
+    if refused:
+        _say(f"{parsed.name}: the last ingest was refused")
+    if not rows:
         _say(f"{parsed.name}: no row was rejected")
+        return OK
+    cells = [
+        (
+            *((reason, str(len(found))) if not index else ("", "")),
+            f"{row['address']}:{row['line']}",
+            row["detail"],
+            row["raw"][:MAX_RAW_SHOWN],
+        )
+        for reason, found in reasons
+        for index, row in enumerate(found[: parsed.samples])
+    ]
+    _print_table(("reason", "rows", "where", "what is wrong", "begins"), cells, right=("rows",))
+    return OK
+
+
+def _retry(parsed: argparse.Namespace, root: Path) -> int:
+    from flows.caching import Steps
+    from flows.ingest import last_ingest, retry_quarantine
+
+    arguments = _ingest_arguments(parsed)
+    given = last_ingest(root, arguments["name"]).given
+    if given and not parsed.source:
+        arguments["sources"] = list(given)
+    mended = parsed.retry if parsed.retry != Path() else None
+    report = retry_quarantine(Steps(root), **arguments, mended=mended)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+        return OK
+    _say(f"{report.num_before} rows were rejected before, {report.num_after} are now")
+    for place, detail in report.still_wrong.items():
+        _say(f"still wrong, {place}: {detail}")
+    _print_ingest(report.ingest)
+    return OK
+
+
+def _forget(parsed: argparse.Namespace) -> int:
+    from flows.upkeep import forget
+
+    root = warehouse_root(parsed.warehouse)
+    report = forget(root, parsed.name, parsed.match, parsed.line, parsed.dry_run)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+        return OK
+    would = "would be " if report.dry_run else ""
+    shown = ", ".join(report.places[:MAX_FILES_SHOWN])
+    more = f" and {n} more" if (n := len(report.places) - MAX_FILES_SHOWN) > 0 else ""
+    where = f" ({shown}{more})" if shown else ""
+    _say(f"rows {would}forgotten: {report.num_rows}{where}")
+    _say(f"rejected lines {would}forgotten: {report.num_rejected}")
+    _say(
+        f"snapshots that can{' no longer' if not would else 'not'} be read: "
+        f"{', '.join(each[:12] for each in report.snapshots) or 'none'}"
+    )
+    for name, head in report.heads.items():
+        _say(f"{name} is now {head}")
+    _say(f"tables and results {would}removed: {report.num_tables} and {report.num_results}")
+    if report.versions:
+        _say(
+            f"trained on these rows, and not changed: {', '.join(report.versions)}; retrain, and "
+            "delete them in MLflow if their owner wishes so"
+        )
+    return OK
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from flows.upkeep import verify
+
+    root = warehouse_root(parsed.warehouse)
+    faults = verify(root)
+    if parsed.json:
+        _print_json([fault.model_dump(mode="json") for fault in faults])
+    elif faults:
+        _print_table(("damaged", "what is wrong"), [(each.path, each.problem) for each in faults])
     else:
-        cells = [
-            (
-                *((reason, str(len(found))) if not index else ("", "")),
-                f"{row['address']}:{row['line']}",
-                row["detail"],
-                row["raw"][:MAX_RAW_SHOWN],
-            )
-            for reason, found in reasons
-            for index, row in enumerate(found[: parsed.samples])
-        ]
-        _print_table(("reason", "rows", "where", "what is wrong", "begins"), cells, right=("rows",))
+        _say(f"{root}: everything is what its name says")
+    return FAILED if faults else OK
+
+
+def _gc(parsed: argparse.Namespace) -> int:
+    from flows.upkeep import collect_garbage
+
+    report = collect_garbage(warehouse_root(parsed.warehouse), parsed.days, parsed.dry_run)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+        return OK
+    counts = {
+        key.removeprefix("num_"): value
+        for key, value in report.model_dump().items()
+        if key.startswith("num_") and key != "num_bytes" and value
+    }
+    what = ", ".join(f"{value} {key}" for key, value in counts.items()) or "nothing"
+    _say(f"{'would remove' if report.dry_run else 'removed'} {what}: {report.num_bytes:,} bytes")
+    return OK
+
+
+def _compact(parsed: argparse.Namespace) -> int:
+    from flows.upkeep import compact
+
+    report = compact(warehouse_root(parsed.warehouse), parsed.name)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        _say(f"{report.num_before} tables became {report.num_after}: {report.snapshot.id}")
     return OK
 
 

@@ -1,31 +1,44 @@
 """Ingest: files become tables of records, and the tables a snapshot.
 
-One cached task a file, named by the file's content: what was read once is not read again, wherever
-it lies. Rows that break the contract go to a quarantine table with their line and reason.
+One cached task a file, or a piece of a large one, named by its content: what was read once is not
+read again, wherever it lies. Rows that break the contract go to a quarantine table with their line
+and reason; rows that a person mended since are taken from there; rows that their owner withdrew are
+left out.
 """
 
+import contextvars
+import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from flows.caching import Steps, cached_task
 from flows.catalogue import source_addresses, warehouse_root
+from pipeline.errors import InputError
 from pipeline.records import (
+    IN_ORDER,
     Block,
     Dialogues,
     Labelled,
     Pairs,
     Records,
     RecordsConfig,
+    Rejected,
     Series,
     Tagged,
     check_rejected,
     read_block,
 )
+from warehouse.errors import StorageError
+from warehouse.forgotten import Forgotten
 from warehouse.records import (
     LABELLED,
     SERIES,
@@ -39,13 +52,16 @@ from warehouse.tables import (
     DIALOGUES,
     PAIRS,
     QUARANTINE,
+    Snapshot,
     SnapshotRef,
     TableRef,
     Tables,
     TableWriter,
+    checked_name,
     dialogues_batch,
     pairs_batch,
     quarantine_batch,
+    replace_file,
 )
 
 SCHEMAS = {
@@ -56,17 +72,43 @@ SCHEMAS = {
     "tagged": TAGGED,
     "series": SERIES,
 }
+LARGE_BYTES = 8 << 20
+"""Pieces of at least this size are read several at a time."""
+MAX_READERS = 4
 
 
 class FileReport(BaseModel, frozen=True):
-    """What one file held; `example` says where the first rejected row is and what is wrong."""
+    """What one file, or piece of one, held.
+
+    `example` says where the first rejected row is and what is wrong.
+    """
 
     shard: TableRef
     quarantine: TableRef | None
     num_accepted: int
     rejected_by_reason: dict[str, int]
     num_dropped_utterances: int
+    num_withdrawn: int
     example: str
+
+
+class FileNote(BaseModel, frozen=True):
+    """A file as an ingest found it: its address, a digest of its content, its size."""
+
+    address: str
+    digest: str
+    num_bytes: int
+
+
+class SourceChanges(BaseModel, frozen=True):
+    """How the files differ from those of the last accepted ingest; addresses, old to new."""
+
+    added: tuple[str, ...] = ()
+    grown: tuple[str, ...] = ()
+    shrunk: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    renamed: dict[str, str] = {}
+    removed: tuple[str, ...] = ()
 
 
 class IngestReport(BaseModel, frozen=True):
@@ -79,6 +121,30 @@ class IngestReport(BaseModel, frozen=True):
     rejected_by_reason: dict[str, int]
     quarantine: tuple[TableRef, ...]
     num_dropped_utterances: int
+    num_withdrawn: int = 0
+    num_mended: int = 0
+    changes: SourceChanges = SourceChanges()
+
+
+class LastIngest(BaseModel, frozen=True):
+    """What is remembered of the ingests of a name, beside the snapshots.
+
+    `given` and `files` are of the last one that was accepted. `quarantine` is of the last one of
+    all; `refused` says why that one was refused, if it was.
+    """
+
+    given: tuple[str, ...] = ()
+    files: tuple[FileNote, ...] = ()
+    quarantine: tuple[TableRef, ...] = ()
+    refused: str = ""
+
+
+class MendedRow(BaseModel, frozen=True):
+    """A rejected row, line `line` of the file with this digest, as a person has corrected it."""
+
+    file: str
+    line: int
+    raw: str
 
 
 @flow(name="ingest")
@@ -94,75 +160,152 @@ def ingest_sources(
 ) -> IngestReport:
     """Read every source that is not known yet, and commit a snapshot of all of them.
 
-    Files of equal content count once.
+    Files of equal content count once. The tables come in the order of their digests, which is the
+    same wherever the content is; only kinds whose rows mean something in their order have them in
+    the order of the files.
 
     Raises:
         StorageError: a source is missing, empty, damaged or not UTF-8.
         InputError: more rows than `records.max_rejected` allows were rejected.
     """
-    found = find_sources(source_addresses(sources))
-    files = {source.cache_digest(): source for source in reversed(found)}
-    contract = replace(records, max_rejected=1.0)  # the allowance is checked over all files, below
-    reports: dict[str, FileReport] = {}
-    for source in reversed(files.values()):
-        reports[source.address] = steps.run(
-            ingest_file, label=source.address, root=str(steps.root), source=source, records=contract
+    tables = Tables(steps.root)
+    with tables.held(alone=False):
+        before = last_ingest(steps.root, name)
+        given = source_addresses(sources)
+        found = find_sources(given)
+        notes = _notes(found)
+        pieces = {source.cache_digest(): source for source in reversed(found)}
+        reports = _with_mended_rows(
+            tables, name, records, _read(steps, list(reversed(pieces.values())), records)
         )
-    for address, report in reports.items():
-        if not report.num_accepted:
-            _check({address: report}, steps, records)
-    num_accepted, reasons = _check(reports, steps, records)
-    shards = [report.shard for report in reports.values()]
-    quarantine = tuple(each.quarantine for each in reports.values() if each.quarantine)
-    num_dropped = sum(report.num_dropped_utterances for report in reports.values())
-    meta = {
-        "kind": records.kind,
-        "sources": list(reports),
-        "rejected_by_reason": dict(reasons),
-        "num_dropped_utterances": num_dropped,
-    }
+        quarantine = tuple(each.quarantine for _, each in reports if each.quarantine)
+        try:
+            num_accepted, reasons = _check(reports, steps, records)
+        except InputError as error:
+            refused = {"given": tuple(given), "quarantine": quarantine, "refused": str(error)}
+            remember_ingest(steps.root, name, before.model_copy(update=refused))
+            raise
+        by_digest = {report.shard.digest: report.shard for _, report in reports}
+        if records.kind not in IN_ORDER:
+            by_digest = dict(sorted(by_digest.items()))
+        shards, merged = _merged(tables, name, by_digest)
+        num_dropped = sum(report.num_dropped_utterances for _, report in reports)
+        num_withdrawn = sum(report.num_withdrawn for _, report in reports)
+        meta = {
+            "kind": records.kind,
+            "sources": list(dict.fromkeys(source.address for source, _ in reports)),
+            "rejected_by_reason": dict(reasons),
+            "num_dropped_utterances": num_dropped,
+            "num_withdrawn": num_withdrawn,
+            "order": [shard.digest for shard in shards],
+            "merged": merged,
+        }
+        snapshot = tables.commit(name, shards, meta, attached=quarantine)
+        shards = _in_order(tables.snapshot(snapshot))
+        now = LastIngest(given=tuple(given), files=notes, quarantine=quarantine)
+        remember_ingest(steps.root, name, now)
     return IngestReport(
-        snapshot=Tables(steps.root).commit(name, shards, meta, attached=quarantine),
+        snapshot=snapshot,
         shards=tuple(shards),
         num_accepted=num_accepted,
         num_rejected=reasons.total(),
         rejected_by_reason=dict(reasons),
         quarantine=quarantine,
         num_dropped_utterances=num_dropped,
+        num_withdrawn=num_withdrawn,
+        num_mended=sum(source.address == MENDED for source, _ in reports),
+        changes=changes_between(before.files, notes),
     )
 
 
-def _check(
-    reports: dict[str, FileReport], steps: Steps, records: RecordsConfig
-) -> tuple[int, Counter[str]]:
-    """Rows accepted, and rejected by reason; InputError where too many were rejected."""
-    reasons: Counter[str] = Counter()
-    examples: list[str] = []
-    for address, report in reports.items():
-        reasons.update(report.rejected_by_reason)
-        if report.quarantine:
-            kept = steps.root / report.quarantine.path
-            examples.append(
-                f"{printable(address)} {report.example} (its rejected rows are kept in {kept})"
+def ingested_snapshot(steps: Steps, name: str, beginning: str) -> IngestReport:
+    """What was ingested as the snapshot of `name` whose id begins so; no source is read.
+
+    The tables are those of the ingest, in its order.
+
+    Raises:
+        StorageError: there is no such snapshot, its rows were withdrawn, or a table is gone.
+    """
+    tables = Tables(steps.root)
+    ref = tables.find(name, beginning)
+    snapshot = tables.snapshot(ref)
+    for table in snapshot.refs:
+        if not tables.intact(table):
+            raise StorageError(
+                f"Table {steps.root / table.path} of snapshot {ref.id[:12]} is missing or damaged:"
+                f" run tidemill ingest {name} on the sources of that time."
             )
-    num_accepted = sum(report.num_accepted for report in reports.values())
-    where = " and ".join(map(printable, list(reports)[:3])) + (" ..." if len(reports) > 3 else "")
-    check_rejected(where, num_accepted, reasons, "".join(examples[:1]), records)
-    return num_accepted, reasons
+    reasons = snapshot.meta.get("rejected_by_reason", {})
+    return IngestReport(
+        snapshot=ref,
+        shards=tuple(_in_order(snapshot)),
+        num_accepted=ref.num_rows,
+        num_rejected=sum(reasons.values()),
+        rejected_by_reason=reasons,
+        quarantine=snapshot.attached,
+        num_dropped_utterances=snapshot.meta.get("num_dropped_utterances", 0),
+        num_withdrawn=snapshot.meta.get("num_withdrawn", 0),
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+_Reports = list[tuple[SourceFile, FileReport]]
+
+
+def _read(steps: Steps, pieces: Sequence[SourceFile], records: RecordsConfig) -> _Reports:
+    """A report of each piece, in order; large ones are read several at a time."""
+    contract = replace(records, max_rejected=1.0)  # the allowance is checked over all files
+
+    def read(source: SourceFile) -> FileReport:
+        # A piece is of one file; where in it the piece begins tells it from the others.
+        label = source.address if not source.begin else f"{source.address} +{source.begin}"
+        report: FileReport = steps.run(
+            ingest_file, label=label, root=str(steps.root), source=source, records=contract
+        )
+        return report
+
+    large = [source for source in pieces if source.num_bytes >= LARGE_BYTES]
+    reports: dict[str, FileReport] = {}
+    if len(large) > 1:
+        results = _several_at_a_time([partial(read, source) for source in large])
+        reports = {source.cache_digest(): each for source, each in zip(large, results, strict=True)}
+    for source in pieces:
+        if source.cache_digest() not in reports:
+            reports[source.cache_digest()] = read(source)
+    return [(source, reports[source.cache_digest()]) for source in pieces]
+
+
+def _several_at_a_time(calls: Sequence[Callable[[], FileReport]]) -> list[FileReport]:
+    """The results in order; the first failure ends the others that have not begun."""
+    num_readers = max(1, min(MAX_READERS, len(os.sched_getaffinity(0)), len(calls)))
+    with ThreadPoolExecutor(num_readers) as pool:
+        # A flow run is known by its context, which a thread does not inherit.
+        futures = [pool.submit(contextvars.copy_context().run, call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @cached_task()
 def ingest_file(root: str, source: SourceFile, records: RecordsConfig) -> FileReport:
-    """Read one file into a table of records and, where rows were rejected, a quarantine table."""
+    """Read a file into a table of records and, where rows were rejected, a quarantine table.
+
+    Withdrawn rows are left out, though what was withdrawn is in no key: whoever withdraws rows
+    removes the tables that hold them, and with them their results.
+    """
     tables = Tables(root)
+    forgotten = Forgotten(root)
     columns = list(records.file_fields.values())
     reasons: Counter[str] = Counter()
-    num_dropped = 0
+    num_dropped = num_withdrawn = 0
     example = ""
     with tables.writer(SCHEMAS[records.kind]) as accepted, tables.writer(QUARANTINE) as rejected:
         for text, first_line in blocks(source, columns):
             block = read_block(text, first_line, records)
-            _store(block, source, accepted, rejected)
+            num_withdrawn += _store(block, source, forgotten, accepted, rejected)
             reasons.update(row.reason for row in block.rejected)
             num_dropped += block.num_dropped_utterances
             if block.rejected and not example:
@@ -175,14 +318,29 @@ def ingest_file(root: str, source: SourceFile, records: RecordsConfig) -> FileRe
             num_accepted=shard.num_rows,
             rejected_by_reason=dict(reasons),
             num_dropped_utterances=num_dropped,
+            num_withdrawn=num_withdrawn,
             example=example,
         )
 
 
-def _store(block: Block, source: SourceFile, accepted: TableWriter, rejected: TableWriter) -> None:
-    accepted.append(_batch(source.digest, block.records))
+def _store(
+    block: Block,
+    source: SourceFile,
+    forgotten: Forgotten,
+    accepted: TableWriter,
+    rejected: TableWriter,
+) -> int:
+    """Write what a block holds; returns how many of its rows were withdrawn."""
+    batch = _batch(source.digest, block.records)
+    kept = forgotten.without(batch)
+    accepted.append(kept)
     if block.rejected:
-        rejected.append(quarantine_batch(source.digest, source.address, *zip(*block.rejected)))
+        rows = [
+            row._replace(detail="withdrawn", raw=b"") if forgotten.holds_line(row.raw) else row
+            for row in block.rejected
+        ]
+        rejected.append(quarantine_batch(source.digest, source.address, *zip(*rows)))
+    return int(batch.num_rows - kept.num_rows)
 
 
 def _batch(file: str, records: Records) -> Any:
@@ -205,3 +363,340 @@ def _batch(file: str, records: Records) -> Any:
             return tagged_batch(file, *records)
         case Series():
             return series_batch(file, *records)
+
+
+def _check(reports: _Reports, steps: Steps, records: RecordsConfig) -> tuple[int, Counter[str]]:
+    """Rows accepted, and rejected by reason; InputError where too many were rejected."""
+    of_file: dict[str, _Reports] = {}
+    for source, report in reports:
+        of_file.setdefault(source.address, []).append((source, report))
+    for one in of_file.values():
+        # No file may be wholly bad, whatever the others hold.
+        if len(of_file) > 1 and not any(each.num_accepted or each.num_withdrawn for _, each in one):
+            _check(one, steps, records)
+    reasons: Counter[str] = Counter()
+    examples: list[str] = []
+    for source, report in reports:
+        reasons.update(report.rejected_by_reason)
+        if report.quarantine:
+            kept = steps.root / report.quarantine.path
+            examples.append(
+                f"{printable(source.address)} {report.example} (its rejected rows are kept in"
+                f" {kept})"
+            )
+    num_accepted = sum(report.num_accepted for _, report in reports)
+    where = " and ".join(map(printable, list(of_file)[:3])) + (" ..." if len(of_file) > 3 else "")
+    if not num_accepted and any(report.num_withdrawn for _, report in reports):
+        raise InputError(f"{where}: every row was withdrawn by its owner: add other sources")
+    check_rejected(where, num_accepted, reasons, "".join(examples[:1]), records)
+    return num_accepted, reasons
+
+
+# --- rows that were mended ------------------------------------------------------------------------
+
+MENDED = "mended rows"
+"""The address of what a person corrected in the quarantine."""
+
+
+def mended_rows(root: Path, name: str) -> dict[tuple[str, int], str]:
+    """The corrected rows that are kept for `name`, by the file and the line that they replace."""
+    path = root / "mended" / f"{checked_name(name)}.json"
+    try:
+        kept = [MendedRow.model_validate(each) for each in json.loads(path.read_bytes())]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise StorageError(f"{path} is damaged: remove it and mend the rows again.") from error
+    return {(row.file, row.line): row.raw for row in kept}
+
+
+def keep_mended_rows(root: Path, name: str, rows: dict[tuple[str, int], str]) -> None:
+    """Keep exactly these; every ingest of `name` puts them in the place of what was rejected."""
+    kept = [{"file": file, "line": line, "raw": raw} for (file, line), raw in sorted(rows.items())]
+    payload = json.dumps(kept, ensure_ascii=False, indent=1).encode(errors="surrogatepass")
+    replace_file(root / "mended" / f"{checked_name(name)}.json", payload)
+
+
+def _with_mended_rows(
+    tables: Tables, name: str, records: RecordsConfig, reports: _Reports
+) -> _Reports:
+    """The reports, less the rejected rows that were mended since, and a report of those."""
+    mended = mended_rows(tables.root, name)
+    if not mended:
+        return reports
+    forgotten = Forgotten(tables.root)
+    files = {file for file, _ in mended}
+    changed: _Reports = []
+    with tables.writer(SCHEMAS[records.kind]) as accepted:
+        for source, report in reports:
+            if report.quarantine is None or source.digest not in files:
+                changed.append((source, report))
+                continue
+            left: list[dict[str, Any]] = []
+            num_before = report.quarantine.num_rows
+            for row in tables.read(report.quarantine).to_pylist():
+                raw = mended.get((row["file"], row["line"]))
+                block = None if raw is None else _mended_block(raw, row["line"], records)
+                if block is None or block.rejected or not block.num_rows:
+                    left.append(row)
+                else:
+                    accepted.append(forgotten.without(_batch(row["file"], block.records)))
+            if len(left) < num_before:
+                report = _less_rejected(tables, report, left)
+            changed.append((source, report))
+        shard = accepted.finish()
+    if shard.num_rows:
+        source = SourceFile(address=MENDED, digest=shard.digest, num_bytes=shard.num_bytes)
+        changed.append(
+            (
+                source,
+                FileReport(
+                    shard=shard,
+                    quarantine=None,
+                    num_accepted=shard.num_rows,
+                    rejected_by_reason={},
+                    num_dropped_utterances=0,
+                    num_withdrawn=0,
+                    example="",
+                ),
+            )
+        )
+    return changed
+
+
+def _mended_block(raw: str, line: int, records: RecordsConfig) -> Block:
+    return read_block(raw.encode(errors="surrogatepass").replace(b"\n", b" "), line, records)
+
+
+def _less_rejected(
+    tables: Tables, report: FileReport, left: Sequence[dict[str, Any]]
+) -> FileReport:
+    """The report of a file of which only these rows are still rejected."""
+    update: dict[str, Any] = {"quarantine": None, "example": "", "rejected_by_reason": {}}
+    if left:
+        columns = ("line", "reason", "detail", "raw")
+        rows = [[row[column] for row in left] for column in columns]
+        batch = quarantine_batch(left[0]["file"], left[0]["address"], *rows)
+        update = {
+            "quarantine": tables.write([batch], QUARANTINE),
+            "example": f"line {left[0]['line']}: {left[0]['detail']}",
+            "rejected_by_reason": dict(Counter(row["reason"] for row in left)),
+        }
+    return report.model_copy(update=update)
+
+
+# --- the quarantine, out and in again -------------------------------------------------------------
+
+
+class RetryReport(BaseModel, frozen=True):
+    """What became of rejected rows: how many there were, and are, and what the ingest brought."""
+
+    num_before: int
+    num_after: int
+    still_wrong: dict[str, str]
+    ingest: IngestReport
+
+
+def quarantined_rows(root: Path, name: str) -> list[dict[str, Any]]:
+    """The rows that the last ingest of `name` rejected, also where it was refused for them.
+
+    Each has the columns of `QUARANTINE`.
+
+    Raises:
+        InputError: nothing was ever ingested under this name.
+        StorageError: a table is missing or damaged.
+    """
+    tables = Tables(root)
+    last = last_ingest(root, name)
+    head = None if last.quarantine else _head(tables, name)
+    if head is None and not (last.quarantine or last.given):
+        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
+        raise InputError(f"{name} holds no data: {known or f'run tidemill ingest {name}'}")
+    refs = last.quarantine or (head.attached if head and not last.given else ())
+    return [row for ref in refs for row in tables.read(ref).to_pylist()]
+
+
+def export_quarantine(root: Path, name: str, path: Path) -> int:
+    """Write the rejected rows as JSON lines, to be corrected in `raw`; returns how many.
+
+    Raises:
+        InputError: the file exists or cannot be written.
+        StorageError: a table is missing or damaged.
+    """
+    rows = quarantined_rows(root, name)
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            for row in rows:
+                said = {**row, "raw": row["raw"].decode(errors="backslashreplace")}
+                file.write(json.dumps(said, ensure_ascii=False) + "\n")
+    except FileExistsError:
+        raise InputError(f"{path} exists already: name another file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): name another") from None
+    return len(rows)
+
+
+def retry_quarantine(
+    steps: Steps,
+    name: str,
+    sources: Sequence[str],
+    records: RecordsConfig,
+    mended: Path | None = None,
+) -> RetryReport:
+    """Take rejected rows in that are sound by now, and commit a snapshot with them.
+
+    The sources are read again, if they or the contract have changed since. `mended` is a file as
+    `export_quarantine` writes it: a row of it that is sound now is kept, and takes the place of the
+    rejected one in this and every later ingest.
+
+    Raises:
+        InputError: the file is not of this form, or still too many rows are rejected.
+        StorageError: a source cannot be read.
+    """
+    before = quarantined_rows(steps.root, name)
+    still_wrong: dict[str, str] = {}
+    if mended is not None:
+        rejected = {(row["file"], row["line"]) for row in before}
+        kept = mended_rows(steps.root, name)
+        for row in _mended_file(mended):
+            place = (row.file, row.line)
+            if place not in rejected:
+                raise InputError(
+                    f"{printable(str(mended))} has line {row.line} of the file {row.file[:12]},"
+                    f" which is not among the rejected rows of {name}: correct what"
+                    f" tidemill quarantine {name} --export FILE writes"
+                )
+            fault = rejected_again(row.raw, row.line, records)
+            if fault is None:
+                kept[place] = row.raw
+            else:
+                still_wrong[f"{row.file[:12]}:{row.line}"] = fault.detail
+        keep_mended_rows(steps.root, name, kept)
+    report = ingest_sources(steps, name, sources, records)
+    return RetryReport(
+        num_before=len(before),
+        num_after=report.num_rejected,
+        still_wrong=still_wrong,
+        ingest=report,
+    )
+
+
+def _mended_file(path: Path) -> list[MendedRow]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name another file") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append(MendedRow.model_validate_json(line))
+            except ValidationError:
+                raise InputError(
+                    f"{printable(str(path))} line {number} is no rejected row with file, line and"
+                    " raw: correct what --export writes, or name a file of new rows as a source"
+                ) from None
+    return rows
+
+
+def rejected_again(raw: str, line: int, records: RecordsConfig) -> Rejected | None:
+    """What is still wrong with a mended row; None where it is accepted."""
+    block = _mended_block(raw, line, records)
+    if block.rejected:
+        return block.rejected[0]
+    return None if block.num_rows else Rejected(line, "not_json", "the row is empty", b"")
+
+
+# --- tables that were merged ----------------------------------------------------------------------
+
+
+def _merged(
+    tables: Tables, name: str, shards: dict[str, TableRef]
+) -> tuple[list[TableRef], dict[str, list[str]]]:
+    """The shards, small ones by the table into which `compact` has merged them; and which."""
+    found = dict(shards)
+    kept: dict[str, list[str]] = {}
+    head = _head(tables, name)
+    refs = {ref.digest: ref for ref in head.refs} if head else {}
+    for digest, parts in (head.meta.get("merged", {}) if head else {}).items():
+        if digest in refs and tables.intact(refs[digest]) and found.keys() >= set(parts):
+            for part in parts:
+                del found[part]
+            found[digest] = refs[digest]
+            kept[digest] = parts
+    return list(dict(sorted(found.items())).values() if kept else found.values()), kept
+
+
+def _in_order(snapshot: Snapshot) -> list[TableRef]:
+    """The tables of a snapshot in the order in which they were committed."""
+    places = {digest: i for i, digest in enumerate(snapshot.meta.get("order", ()))}
+    return sorted(snapshot.refs, key=lambda ref: (places.get(ref.digest, len(places)), ref.digest))
+
+
+def _head(tables: Tables, name: str) -> Snapshot | None:
+    log = tables.log(name)
+    return tables.snapshot(log[-1]) if log else None
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def last_ingest(root: Path, name: str) -> LastIngest:
+    """What is remembered of the last ingests of a name; empty where there was none."""
+    try:
+        return LastIngest.model_validate_json(
+            (root / "ingests" / f"{checked_name(name)}.json").read_bytes()
+        )
+    except (FileNotFoundError, ValidationError):
+        # Nothing depends on it but what is told about the changes.
+        return LastIngest()
+
+
+def remember_ingest(root: Path, name: str, last: LastIngest) -> None:
+    """Keep this in the place of what was remembered before."""
+    replace_file(_note_path(root, name), last.model_dump_json(indent=1).encode())
+
+
+def _note_path(root: Path, name: str) -> Path:
+    return root / "ingests" / f"{checked_name(name)}.json"
+
+
+def _notes(found: Iterable[SourceFile]) -> tuple[FileNote, ...]:
+    """One note a file; the digest of a file in pieces is of the digests of its pieces."""
+    pieces: dict[str, list[SourceFile]] = {}
+    for source in found:
+        pieces.setdefault(source.address, []).append(source)
+    return tuple(
+        FileNote(
+            address=address,
+            digest=" ".join(source.digest[:32] for source in each),
+            num_bytes=sum(source.num_bytes for source in each),
+        )
+        for address, each in pieces.items()
+    )
+
+
+def changes_between(before: Sequence[FileNote], after: Sequence[FileNote]) -> SourceChanges:
+    """Which files are new, gone, renamed, or no longer what they were."""
+    old = {note.address: note for note in before}
+    new = {note.address: note for note in after}
+    gone = {note.digest: note.address for note in before if note.address not in new}
+    renamed: dict[str, str] = {}
+    added: list[str] = []
+    for note in after:
+        if note.address in old:
+            continue
+        if note.digest in gone:
+            renamed[gone.pop(note.digest)] = note.address
+        else:
+            added.append(note.address)
+    both = [(old[address], note) for address, note in new.items() if address in old]
+    differing = [pair for pair in both if pair[0].digest != pair[1].digest]
+    return SourceChanges(
+        added=tuple(added),
+        grown=tuple(b.address for a, b in differing if b.num_bytes > a.num_bytes),
+        shrunk=tuple(b.address for a, b in differing if b.num_bytes < a.num_bytes),
+        changed=tuple(b.address for a, b in differing if b.num_bytes == a.num_bytes),
+        renamed=renamed,
+        removed=tuple(address for address in old if address not in new and address not in renamed),
+    )

@@ -12,6 +12,10 @@ A source is a file of one of these formats, by the end of its name, plain or com
 All of them come out as lines of JSON, so that whoever reads them needs to know one format. A file
 is read as a stream in bounded memory, and its bytes are compared with the digest that it was found
 under: what changes while it is read is refused.
+
+A large file of plain lines is found as several pieces, each with a digest of its own. Where it is
+cut depends on the bytes before the cut alone, so a file that grows at its end keeps all its pieces
+but the last.
 """
 
 import csv
@@ -36,6 +40,7 @@ from pydantic import BaseModel
 from warehouse.errors import StorageError
 
 BLOCK_BYTES = 1 << 20
+PIECE_BYTES = 64 << 20  # a piece ends with the line that reaches so far
 MAX_LINE_BYTES = 64 << 20
 MAX_SENTENCE_LINES = 100_000  # of a .conll file
 MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
@@ -76,22 +81,29 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SourceFile(BaseModel, frozen=True):
-    """A file to read: its address as given, the sha256 (hex) and the number of its bytes."""
+    """A file to read, or a piece of one.
+
+    `digest` is the sha256 (hex) of its `num_bytes` bytes, which begin at byte `begin` of the file,
+    with line `first_line`.
+    """
 
     address: str
     digest: str
     num_bytes: int
+    begin: int = 0
+    first_line: int = 1
 
     def cache_digest(self) -> str:
         """The identity of what is read from it, wherever it lies."""
-        return f"{_format_of(self.address)} {_compression_of(self.address)} {self.digest}"
+        kind = f"{_format_of(self.address)} {_compression_of(self.address)}"
+        return f"{kind} {self.digest} {self.first_line}"
 
 
 # --- finding --------------------------------------------------------------------------------------
 
 
 def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
-    """Every file that the addresses name, sorted by address, each once.
+    """Every file that the addresses name, sorted by address, each once, in its pieces.
 
     An address is a path, a pattern (`data/*.jsonl`), a folder (all files of a known format below
     it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`).
@@ -103,7 +115,7 @@ def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
     if not addresses:
         raise StorageError("There is no source to read: name at least one file.")
     found = {file for address in addresses for file in _expand(address)}
-    return [_source_file(address) for address in sorted(found)]
+    return [piece for address in sorted(found) for piece in _pieces(address)]
 
 
 def _expand(address: str) -> list[str]:
@@ -150,17 +162,46 @@ def _expand_remote(address: str) -> list[str]:
         return [f"{scheme}://{str(name).removeprefix(f'{scheme}://')}" for name in found]
 
 
-def _source_file(address: str) -> SourceFile:
+def _pieces(address: str) -> Iterator[SourceFile]:
+    """The file cut behind the first line end at or after every `PIECE_BYTES`, where it can be."""
     if address != address.encode(errors="replace").decode():
         raise StorageError(f"The name of {printable(address)} is not UTF-8: rename the file.")
-    _format_of(address)
-    digest = hashlib.sha256()
-    num_bytes = 0
+    can_be_cut = _format_of(address) in (_LINES, _TABS) and not _compression_of(address)
+    begin, first_line = 0, 1
     with _reading(address), _open(address) as file:
+        digest, num_bytes, num_lines = hashlib.sha256(), 0, 0
         while chunk := file.read(BLOCK_BYTES):
-            digest.update(chunk)
-            num_bytes += len(chunk)
-    return SourceFile(address=address, digest=digest.hexdigest(), num_bytes=num_bytes)
+            rest = memoryview(chunk)
+            while can_be_cut and num_bytes + len(rest) >= PIECE_BYTES:
+                done = len(chunk) - len(rest)
+                end = chunk.find(b"\n", done + max(0, PIECE_BYTES - num_bytes - 1)) + 1 - done
+                if end <= 0:
+                    break
+                digest.update(rest[:end])
+                num_bytes += end
+                num_lines += chunk.count(b"\n", done, done + end)
+                yield SourceFile(
+                    address=address,
+                    digest=digest.hexdigest(),
+                    num_bytes=num_bytes,
+                    begin=begin,
+                    first_line=first_line,
+                )
+                begin, first_line = begin + num_bytes, first_line + num_lines
+                digest, num_bytes, num_lines = hashlib.sha256(), 0, 0
+                rest = rest[end:]
+            digest.update(rest)
+            num_bytes += len(rest)
+            if can_be_cut:
+                num_lines += chunk.count(b"\n", len(chunk) - len(rest))
+        if num_bytes or not begin:
+            yield SourceFile(
+                address=address,
+                digest=digest.hexdigest(),
+                num_bytes=num_bytes,
+                begin=begin,
+                first_line=first_line,
+            )
 
 
 def _open(address: str) -> BinaryIO:
@@ -206,7 +247,7 @@ def blocks(
     columns: Sequence[str] = ("source", "target"),
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[tuple[bytes, int]]:
-    """The file as blocks of whole lines of JSON, each with the number of its first line, from 1.
+    """A file or a piece as blocks of whole lines of JSON, each with the number of its first line.
 
     A line keeps the number that it has in the file; what takes several lines there (a quoted field
     of a `.csv`) is followed by blank ones. In a `.parquet` a row counts as a line.
@@ -227,8 +268,10 @@ def blocks(
             yield from _parquet_blocks(source, block_bytes)
             return
         with _open(address) as file:
-            stream = _decoded(_chunks(file, source, block_bytes), address)
-            lines = _line_blocks(stream, address, block_bytes)
+            stream = _chunks(file, source, block_bytes)
+            if not source.begin:  # what a file is, its first bytes say
+                stream = _decoded(stream, address)
+            lines = _line_blocks(stream, source, block_bytes)
             if form == _LINES:
                 yield from _refusing_arrays(lines, address)
             elif form == _TABS:
@@ -240,15 +283,17 @@ def blocks(
 
 
 def _chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
-    """The bytes of the file; at its end they must be those that the source was named by."""
-    digest = hashlib.sha256()
-    empty = True
-    while chunk := file.read(chunk_bytes):
-        digest.update(chunk)
-        empty = False
-        yield chunk
-    if empty:
+    """The bytes of the piece; at its end they must be those that it was named by."""
+    if not source.num_bytes:
         raise StorageError(f"{printable(source.address)} is empty: there is nothing to read.")
+    digest = hashlib.sha256()
+    remaining = source.num_bytes
+    if source.begin:
+        file.seek(source.begin)
+    while chunk := file.read(min(chunk_bytes, remaining)):
+        digest.update(chunk)
+        remaining -= len(chunk)
+        yield chunk
     if digest.hexdigest() != source.digest:
         raise StorageError(
             f"{printable(source.address)} was changed while it was read: read it again."
@@ -355,10 +400,10 @@ def _unpacked(chunks: Iterable[bytes], compression: str, address: str) -> Iterat
 
 
 def _line_blocks(
-    chunks: Iterable[bytes], address: str, block_bytes: int
+    chunks: Iterable[bytes], source: SourceFile, block_bytes: int
 ) -> Iterator[tuple[bytes, int]]:
     """Blocks that end with a line, of about `block_bytes`, and the number of their first line."""
-    line = 1
+    line = source.first_line
     waiting: list[bytes] = []
     num_waiting = 0
     for chunk in chunks:
@@ -373,8 +418,8 @@ def _line_blocks(
         num_waiting += len(chunk)
         if num_waiting > block_bytes + MAX_LINE_BYTES:
             raise StorageError(
-                f"{printable(address)} has a line over {MAX_LINE_BYTES >> 20} MiB near line {line}:"
-                " cut it."
+                f"{printable(source.address)} has a line over {MAX_LINE_BYTES >> 20} MiB near line"
+                f" {line}: cut it."
             )
     if num_waiting:
         yield b"".join(waiting), line

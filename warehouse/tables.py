@@ -1,7 +1,8 @@
 """Tables of Parquet named by what they hold, and snapshots of them.
 
     root/tables/<digest>.parquet          one immutable table
-    root/snapshots/<name>/<number>.json   one commit: the tables of version <number> of <name>
+    root/snapshots/<name>/<number>.json   one commit: the tables of version <number> of <name>,
+                                          or that it held rows that were withdrawn since
 
 A table's digest is taken over its schema, lengths and values, not over the bytes of its file, so it
 is the same on every machine and under every version of Parquet. Every file is written aside, made
@@ -10,6 +11,7 @@ leaves nothing but a nameless remainder that `Tables.collect_garbage` removes.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -129,6 +131,10 @@ class Snapshot(BaseModel, frozen=True):
         return sum(ref.num_rows for ref in self.refs)
 
 
+class WithdrawnError(StorageError):
+    """A snapshot that is no longer kept, because it held rows that their owner withdrew."""
+
+
 class Fault(BaseModel, frozen=True):
     """A stored file that is not what it should be: its path relative to the root, and why."""
 
@@ -141,6 +147,20 @@ class Garbage(BaseModel, frozen=True):
 
     num_files: int
     num_bytes: int
+
+
+def checked_name(name: str) -> str:
+    """The name itself, if snapshots can have it and it is safe as that of a file.
+
+    Raises:
+        StorageError: it cannot be used.
+    """
+    if not _NAME.fullmatch(name) or len(name.encode()) > 200:
+        raise StorageError(
+            f"{name[:120]!r} cannot be the name of a snapshot: up to 100 letters, digits, '_',"
+            " '-' and '.' can, beginning with a letter, a digit or '_'."
+        )
+    return name
 
 
 def snapshot_id(refs: Iterable[TableRef]) -> str:
@@ -219,6 +239,15 @@ class Tables:
                 batch_size=batch_rows, columns=None if columns is None else list(columns)
             )
 
+    def schema(self, ref: TableRef) -> pa.Schema:
+        """The columns of the table.
+
+        Raises:
+            StorageError: the file is missing or damaged.
+        """
+        with self._open(ref, None) as file:
+            return file.schema_arrow.remove_metadata()
+
     def intact(self, ref: TableRef) -> bool:
         """Whether the table is there, whole by its footer, and says that it is this one."""
         return ref.intact(self.root)
@@ -287,10 +316,11 @@ class Tables:
             aside = _write_aside(folder, payload)
             try:
                 while True:
-                    head = self.head(name)
-                    if head is not None and self._says_the_same(head, snapshot):
-                        return head
-                    number = head.number + 1 if head is not None else 1
+                    number = max(self._numbers(name), default=0) + 1
+                    with contextlib.suppress(WithdrawnError):
+                        head = self.head(name)
+                        if head is not None and self._says_the_same(head, snapshot):
+                            return head
                     # A link, unlike a rename, fails where the name is taken.
                     with contextlib.suppress(FileExistsError):
                         os.link(aside, folder / f"{number:012d}.json")
@@ -311,12 +341,52 @@ class Tables:
         return self._ref(name, numbers[-1]) if numbers else None
 
     def log(self, name: str) -> list[SnapshotRef]:
-        """Every version of `name`, oldest first.
+        """Every version of `name` that is still kept, oldest first.
 
         Raises:
             StorageError: the name cannot be used, or a record is damaged.
         """
-        return [self._ref(name, number) for number in self._numbers(name)]
+        kept = []
+        for number in self._numbers(name):
+            with contextlib.suppress(WithdrawnError):
+                kept.append(self._ref(name, number))
+        return kept
+
+    def find(self, name: str, beginning: str) -> SnapshotRef:
+        """The version of `name` whose id begins so; of several with one id, the first.
+
+        Raises:
+            StorageError: there is none, or more than one id begins so.
+            WithdrawnError: it held rows that were withdrawn since.
+        """
+        found: dict[str, SnapshotRef] = {}
+        withdrawn = None
+        for number in self._numbers(name):
+            try:
+                ref = self._ref(name, number)
+            except WithdrawnError as error:
+                if self._withdrawn_id(name, number).startswith(beginning):
+                    withdrawn = error
+                continue
+            if ref.id.startswith(beginning):
+                found.setdefault(ref.id, ref)
+        if len(found) == 1 and beginning:
+            return next(iter(found.values()))
+        if withdrawn is not None and not found:
+            raise withdrawn
+        known = ", ".join(dict.fromkeys(ref.id[:12] for ref in self.log(name)[-5:])) or "none"
+        problem = "is no single snapshot" if found else "is no snapshot"
+        raise StorageError(f"{beginning[:80]!r} {problem} of {name!r}; the last ones are {known}.")
+
+    def withdraw(self, ref: SnapshotRef, why: str) -> None:
+        """Put a sentence in the place of a version: whoever asks for it gets that.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        record = {"format": _FORMAT, "id": ref.id, "withdrawn": why}
+        path = self._folder(ref.name) / f"{ref.number:012d}.json"
+        replace_file(path, json.dumps(record, ensure_ascii=False, indent=1).encode())
 
     def names(self) -> list[str]:
         """The names that have a snapshot, in order."""
@@ -334,6 +404,7 @@ class Tables:
 
         Raises:
             StorageError: there is no such snapshot, or its record is damaged.
+            WithdrawnError: it held rows that were withdrawn since.
         """
         if isinstance(snapshot, SnapshotRef):
             found = self._record(snapshot.name, snapshot.number)
@@ -343,12 +414,38 @@ class Tables:
                     f" {snapshot.id[:12]}: the handle belongs to another warehouse."
                 )
             return found
+        withdrawn = None
         for name in self.names():
             for number in self._numbers(name):
-                found = self._record(name, number)
+                try:
+                    found = self._record(name, number)
+                except WithdrawnError as error:
+                    if self._withdrawn_id(name, number) == snapshot:
+                        withdrawn = error
+                    continue
                 if found.id == snapshot:
                     return found
-        raise StorageError(f"There is no snapshot {snapshot!r} under {self.root}.")
+        raise withdrawn or StorageError(f"There is no snapshot {snapshot!r} under {self.root}.")
+
+    def snapshots(self, faults: list[Fault] | None = None) -> list[Snapshot]:
+        """Every snapshot of every name that is still kept.
+
+        Records that are damaged are added to `faults`.
+
+        Raises:
+            StorageError: a record is damaged, and there are no `faults` to add it to.
+        """
+        found: list[Fault] = []
+        snapshots = [snapshot for _, snapshot in self._records(found)]
+        if found and faults is None:
+            raise StorageError(found[0].problem)
+        if faults is not None:
+            faults += found
+        return snapshots
+
+    def record_path(self, ref: SnapshotRef) -> Path:
+        """The file that is the commit."""
+        return self._folder(ref.name) / f"{ref.number:012d}.json"
 
     def _says_the_same(self, head: SnapshotRef, snapshot: Snapshot) -> bool:
         # Meta may differ: what was counted on the way does not make a new version of the content.
@@ -358,12 +455,7 @@ class Tables:
         return {ref.digest for ref in snapshot.attached} <= kept
 
     def _folder(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or len(name.encode()) > 200:
-            raise StorageError(
-                f"{name[:120]!r} cannot be the name of a snapshot: up to 100 letters, digits, '_',"
-                " '-' and '.' can, beginning with a letter, a digit or '_'."
-            )
-        return self.root / "snapshots" / name
+        return self.root / "snapshots" / checked_name(name)
 
     def _numbers(self, name: str) -> list[int]:
         try:
@@ -378,6 +470,8 @@ class Tables:
             record = json.loads(path.read_bytes())
             if record.pop("format") != _FORMAT:
                 raise StorageError(f"{path} was written by a newer version: update this one.")
+            if "withdrawn" in record:
+                raise WithdrawnError(str(record["withdrawn"]))
             snapshot = Snapshot.model_validate(record)
         except FileNotFoundError:
             raise StorageError(f"There is no snapshot {number} of {name!r}: {path}.") from None
@@ -389,11 +483,38 @@ class Tables:
             raise StorageError(f"{path} does not match its own id: remove it and ingest again.")
         return snapshot
 
+    def _withdrawn_id(self, name: str, number: int) -> str:
+        path = self._folder(name) / f"{number:012d}.json"
+        return str(json.loads(path.read_bytes())["id"])
+
     def _ref(self, name: str, number: int) -> SnapshotRef:
         snapshot = self._record(name, number)
         return SnapshotRef(id=snapshot.id, name=name, number=number, num_rows=snapshot.num_rows)
 
     # Upkeep
+
+    @contextlib.contextmanager
+    def held(self, *, alone: bool) -> Iterator[None]:
+        """Hold the warehouse: with others to add to it, or alone to take something away.
+
+        The kernel frees what a killed process held.
+
+        Raises:
+            StorageError: it is to be held alone and somebody else holds it.
+        """
+        with _storage_errors(self.root):
+            make_folder(self.root)
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_EX | fcntl.LOCK_NB) if alone else fcntl.LOCK_SH)
+            except BlockingIOError:
+                raise StorageError(
+                    f"The warehouse {self.root} is in use: try again when the other run has ended."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def verify(self, refs: Iterable[TableRef] | None = None) -> list[Fault]:
         """Read everything again and compare it with its name; an empty list is a clean bill.
@@ -460,6 +581,8 @@ class Tables:
                 path = f"snapshots/{name}/{number:012d}.json"
                 try:
                     yield path, self._record(name, number)
+                except WithdrawnError:
+                    continue
                 except StorageError as error:
                     faults.append(Fault(path=path, problem=str(error)))
 
@@ -891,6 +1014,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, payload: bytes) -> None:
+    """Give a small file its new content, durably: a reader sees the old or the new one, whole.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    with _storage_errors(path.parent):
+        make_folder(path.parent)
+        aside = _write_aside(path.parent, payload)
+        try:
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def _write_aside(folder: Path, payload: bytes) -> Path:

@@ -1,0 +1,611 @@
+"""Upkeep of a warehouse: rows leave it for good, damage is found, what nobody needs goes.
+
+None of these is a flow: they work on what lies under one root, in order, and alone.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from flows.catalogue import tracking_uri
+from flows.ingest import keep_mended_rows, last_ingest, mended_rows, remember_ingest
+from pipeline.errors import InputError
+from pipeline.records import IN_ORDER
+from pipeline.text import DEFAULT_STEPS, normalise
+from warehouse.checkpoints import CheckpointRef, Checkpoints
+from warehouse.errors import StorageError
+from warehouse.forgotten import Forgotten, holding, row_keys, texts_of
+from warehouse.tables import (
+    ASIDE,
+    QUARANTINE,
+    Fault,
+    Snapshot,
+    SnapshotRef,
+    TableRef,
+    Tables,
+)
+
+MERGED_BYTES = 64 << 20
+"""About the size of a table that is made of small ones."""
+SMALL_BYTES = 8 << 20
+DAY = 86_400
+MIN_TEXT = 4
+"""Characters of a row's text that a kept result must share with it to be taken for a copy."""
+
+_TABLE = re.compile(rb"tables/([0-9a-f]{64})\.parquet")
+_CHECKPOINT = re.compile(rb"checkpoints/([0-9a-f]{64})")
+
+
+# --- forgetting -----------------------------------------------------------------------------------
+
+
+class ForgetReport(BaseModel, frozen=True):
+    """What left the warehouse, or would leave it.
+
+    `num_rows` are records, `num_rejected` rejected lines, `places` where they stood. `snapshots`
+    can no longer be read; `heads` took the place of the newest ones, by name. `num_tables` and
+    `num_results` were made of those rows and are gone with them. `versions` (`NAME VERSION`) were
+    trained on them.
+    """
+
+    num_rows: int
+    num_rejected: int
+    places: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    heads: dict[str, str]
+    num_tables: int
+    num_results: int
+    versions: tuple[str, ...]
+    dry_run: bool
+
+
+def forget(
+    root: Path,
+    name: str,
+    match: str = "",
+    lines: Sequence[str] = (),
+    dry_run: bool = False,
+) -> ForgetReport:
+    """Take rows that their owner withdraws out of everything that is kept.
+
+    A row of `name` goes that holds `match` in one of its texts, or stands on one of `lines`
+    (`FILE:LINE`, the file by its address or by the beginning of its digest). With it goes every
+    copy, whoever holds it: from the tables of all snapshots, the quarantine, the rows that were
+    mended. Snapshots that held it can no longer be read. What may have been made of it (tokens,
+    splits, ids, and the results that name or quote them) is removed, so that the next retraining
+    makes it anew. Digests of the rows stay behind, so that no ingest brings them back. Killed at
+    any point, the same call goes on.
+
+    Raises:
+        InputError: neither `match` nor `lines` say what shall go, or there is no such data.
+        StorageError: a run is under way, or what is kept cannot be read.
+    """
+    if not match.strip() and not lines:
+        raise InputError("say which rows shall go: --match TEXT, or --line FILE:LINE")
+    wanted = [_place(line) for line in lines]
+    tables = Tables(root)
+    names = ingested_names(tables)
+    if name not in names:
+        known = f"there is data of {', '.join(names)}" if names else "nothing was ingested yet"
+        raise InputError(f"{name} holds no data: {known}")
+    with tables.held(alone=True):
+        forgotten = Forgotten(root)
+        rows, rejected, places = _find_rows(tables, name, match, wanted)
+        for batch in rows:
+            forgotten.add(batch)
+        for raw in rejected:
+            forgotten.add_line(raw)
+        doomed = _tables_with(tables, forgotten)
+        gone = [
+            ref
+            for each in names
+            for ref in tables.log(each)
+            if not doomed.keys().isdisjoint(_digests(tables.snapshot(ref)))
+        ]
+        versions = _versions_trained_on(root, {ref.id for ref in gone})
+        if not dry_run:
+            forgotten.save()
+            _rewrite(tables, names, gone, doomed, forgotten, match)
+        texts = _patterns(match, rows)
+        num_tables, num_results = _remove_derived(tables, forgotten, doomed, texts, dry_run)
+        changed = {ref.name for ref in gone}
+        heads = {
+            each: log[-1].id for each in names if each in changed and (log := tables.log(each))
+        }
+    return ForgetReport(
+        num_rows=len({key for batch in rows for key in row_keys(batch)}),
+        num_rejected=len(set(rejected)),
+        places=tuple(dict.fromkeys(places)),
+        snapshots=tuple(dict.fromkeys(ref.id for ref in gone)),
+        heads={} if dry_run else heads,
+        num_tables=num_tables,
+        num_results=num_results,
+        versions=versions,
+        dry_run=dry_run,
+    )
+
+
+def _place(line: str) -> tuple[str, int]:
+    file, _, number = line.rpartition(":")
+    if not file or not number.isdecimal():
+        raise InputError(f"{line!r} is no line of a file: write FILE:LINE, such as talks.jsonl:12")
+    return file, int(number)
+
+
+def _digests(snapshot: Snapshot) -> set[str]:
+    return {ref.digest for ref in (*snapshot.refs, *snapshot.attached)}
+
+
+def _find_rows(
+    tables: Tables, name: str, match: str, wanted: Sequence[tuple[str, int]]
+) -> tuple[list[pa.RecordBatch], list[bytes], list[str]]:
+    """The records that shall go, the rejected lines, and where all of them stand."""
+    snapshots = [tables.snapshot(ref) for ref in tables.log(name)]
+    last = last_ingest(tables.root, name)
+    addresses = {digest: note.address for note in last.files for digest in note.digest.split()}
+    rejected: list[bytes] = []
+    places: list[str] = []
+    quarantines = {ref.digest: ref for one in snapshots for ref in one.attached}
+    quarantines |= {ref.digest: ref for ref in last.quarantine if tables.intact(ref)}
+    for ref in quarantines.values():
+        for row in tables.read(ref).to_pylist():
+            addresses.setdefault(row["file"][:32], row["address"])
+            hit = bool(match) and match.encode() in row["raw"]
+            # An empty line is one that was withdrawn before.
+            if row["raw"] and (hit or _is_wanted(row["file"], row["line"], addresses, wanted)):
+                rejected.append(row["raw"])
+                places.append(f"{row['address']}:{row['line']}")
+    rows: list[pa.RecordBatch] = []
+    for ref in {ref.digest: ref for one in snapshots for ref in one.refs}.values():
+        for batch in tables.batches(ref):
+            files = batch.column("file").to_pylist()
+            numbers = batch.column("line").to_pylist()
+            hits = holding(batch, match).to_pylist() if match else [False] * batch.num_rows
+            taken = [
+                i
+                for i, hit in enumerate(hits)
+                if hit or (wanted and _is_wanted(files[i], numbers[i], addresses, wanted))
+            ]
+            if taken:
+                rows.append(batch.take(pa.array(taken)))
+                places += [
+                    f"{addresses.get(files[i][:32], files[i][:12])}:{numbers[i]}" for i in taken
+                ]
+    return rows, rejected, places
+
+
+def _is_wanted(
+    file: str, line: int, addresses: Mapping[str, str], wanted: Sequence[tuple[str, int]]
+) -> bool:
+    address = addresses.get(file[:32], "")
+    return any(
+        line == number
+        and (
+            named == address
+            or address.endswith(f"/{named}")
+            or (len(named) >= 8 and file.startswith(named))
+        )
+        for named, number in wanted
+    )
+
+
+def _tables_with(tables: Tables, forgotten: Forgotten) -> dict[str, TableRef]:
+    """Every table of a snapshot, or quarantine of a last ingest, with a row that was withdrawn."""
+    found: dict[str, TableRef] = {}
+    seen: set[str] = set()
+    for ref in _recorded(tables):
+        if ref.digest in seen or not tables.intact(ref):
+            continue
+        seen.add(ref.digest)
+        if _holds(tables, ref, forgotten):
+            found[ref.digest] = ref
+    return found
+
+
+def _recorded(tables: Tables) -> Iterator[TableRef]:
+    """The tables that snapshots and notes of the last ingests name."""
+    for snapshot in tables.snapshots():
+        yield from snapshot.refs
+        yield from snapshot.attached
+    for name in ingested_names(tables):
+        yield from last_ingest(tables.root, name).quarantine
+
+
+def _holds(tables: Tables, ref: TableRef, forgotten: Forgotten) -> bool:
+    if tables.schema(ref).equals(QUARANTINE):
+        batches = tables.batches(ref, ["raw"])
+        return any(
+            forgotten.holds_line(raw) for batch in batches for raw in batch.column(0).to_pylist()
+        )
+    return any(forgotten.without(batch).num_rows < batch.num_rows for batch in tables.batches(ref))
+
+
+def _rewrite(
+    tables: Tables,
+    names: Sequence[str],
+    gone: Sequence[SnapshotRef],
+    doomed: Mapping[str, TableRef],
+    forgotten: Forgotten,
+    match: str,
+) -> None:
+    """The newest versions without the rows; in the place of older ones, a sentence."""
+    cleaned = {digest: _cleaned(tables, ref, forgotten) for digest, ref in doomed.items()}
+
+    def clean(refs: Iterable[TableRef]) -> list[TableRef]:
+        found = (cleaned.get(ref.digest, ref) for ref in refs)
+        return [ref for ref in found if ref is not None]
+
+    for name in names:
+        mended = mended_rows(tables.root, name)
+        kept = {
+            place: raw
+            for place, raw in mended.items()
+            if not (match and match in raw) and not forgotten.holds_line(raw.encode())
+        }
+        if len(kept) < len(mended):
+            keep_mended_rows(tables.root, name, kept)
+        last = last_ingest(tables.root, name)
+        told = last.model_copy(
+            update={
+                "quarantine": tuple(clean(last.quarantine)),
+                "refused": last.refused and "too many rows were rejected",
+            }
+        )
+        if last.quarantine and told != last:
+            remember_ingest(tables.root, name, told)
+        log = tables.log(name)
+        if log and log[-1] in gone:
+            head = tables.snapshot(log[-1])
+            by_digest = {ref.digest: ref for ref in head.refs}
+            order = [by_digest[each] for each in head.meta.get("order", ()) if each in by_digest]
+            meta = {
+                **head.meta,
+                "merged": {},
+                "order": [ref.digest for ref in clean(order)],
+            }
+            if refs := clean(head.refs):
+                tables.commit(name, refs, meta, attached=clean(head.attached))
+    for ref in gone:
+        tables.withdraw(
+            ref,
+            f"Snapshot {ref.id[:12]} of {ref.name!r} held rows that their owner has withdrawn"
+            " since, and is no longer kept: use a later one.",
+        )
+
+
+def _cleaned(tables: Tables, ref: TableRef, forgotten: Forgotten) -> TableRef | None:
+    """The table without what was withdrawn; None where no record is left.
+
+    Rejected lines stay in the count, without what they held.
+    """
+    schema = tables.schema(ref)
+    if schema.equals(QUARANTINE):
+        rows = [
+            {**row, "raw": b"", "detail": "withdrawn"} if forgotten.holds_line(row["raw"]) else row
+            for row in tables.read(ref).to_pylist()
+        ]
+        return tables.write([pa.Table.from_pylist(rows, schema=QUARANTINE)], QUARANTINE)
+    kept = tables.write((forgotten.without(batch) for batch in tables.batches(ref)), schema)
+    return kept if kept.num_rows else None
+
+
+def _patterns(match: str, rows: Sequence[pa.RecordBatch]) -> set[str]:
+    """What a kept result may quote of the rows."""
+    texts = {text for batch in rows for text in texts_of(batch) if len(text) >= MIN_TEXT}
+    wanted = texts | {match}
+    return (wanted | {normalise(text, DEFAULT_STEPS) for text in wanted}) - {""}
+
+
+def _remove_derived(
+    tables: Tables,
+    forgotten: Forgotten,
+    doomed: Mapping[str, TableRef],
+    texts: set[str],
+    dry_run: bool,
+) -> tuple[int, int]:
+    """Remove what may have been made of withdrawn rows: tables, and results that name or quote.
+
+    A table that no snapshot names is kept only if the groups of its rows say that it holds none.
+    """
+    live = {ref.path for ref in _recorded(tables) if ref.digest not in doomed}
+    lost: set[str] = set()
+    for path in sorted((tables.root / "tables").glob("*.parquet")):
+        relative = path.relative_to(tables.root).as_posix()
+        if relative not in live and _may_hold(tables, relative, forgotten):
+            lost.add(relative)
+            if not dry_run:
+                path.unlink(missing_ok=True)
+    num_results = 0
+    for path in result_files(tables.root):
+        content = path.read_bytes()
+        named = _tables_named(content)
+        missing = any(each in lost or not (tables.root / each).exists() for each in named)
+        if missing or _quotes(content, texts):
+            num_results += 1
+            if not dry_run:
+                path.unlink(missing_ok=True)
+    return len(lost), num_results
+
+
+def _may_hold(tables: Tables, path: str, forgotten: Forgotten) -> bool:
+    ref = TableRef(digest=Path(path).stem, num_rows=0, num_bytes=0, path=path)
+    try:
+        schema = tables.schema(ref)
+        if schema.equals(QUARANTINE):
+            return _holds(tables, ref, forgotten)
+        if "group" not in schema.names:
+            return bool(forgotten.rows)
+        return any(forgotten.holds_group_of(batch) for batch in tables.batches(ref, ["group"]))
+    except StorageError:
+        return True  # whoever cannot be asked goes
+
+
+def _tables_named(content: bytes) -> set[str]:
+    return {f"tables/{digest.decode()}.parquet" for digest in _TABLE.findall(content)}
+
+
+def _quotes(content: bytes, texts: set[str]) -> bool:
+    """Whether one of the strings of a result holds one of the texts."""
+    if not texts:
+        return False
+    try:
+        said = json.dumps(json.loads(json.loads(content)["result"]), ensure_ascii=False)
+    except (ValueError, LookupError, TypeError):
+        return True
+    return any(json.dumps(text, ensure_ascii=False)[1:-1] in said for text in texts)
+
+
+def _versions_trained_on(root: Path, snapshots: set[str]) -> tuple[str, ...]:
+    return tuple(
+        sorted(
+            f"{version.name} {version.version}"
+            for version in registered_versions(root)
+            if version.tags.get("snapshot") in snapshots
+        )
+    )
+
+
+def registered_versions(root: Path) -> list[Any]:
+    """Every registered version; none where nothing was ever registered."""
+    server = tracking_uri()
+    if server is None and not (root / "mlflow").is_dir():
+        return []
+    from warehouse.registry import Registry
+
+    registry = Registry(root, server)
+    return [version for name in registry.names() for version in registry.versions(name)]
+
+
+def ingested_names(tables: Tables) -> list[str]:
+    """Every name that was ever ingested, even if it was refused."""
+    noted = {path.stem for path in (tables.root / "ingests").glob("*.json")}
+    return sorted(noted | set(tables.names()))
+
+
+def result_files(root: Path) -> list[Path]:
+    """The kept results of all tasks; each names the tables and checkpoints that it stands for."""
+    return sorted(
+        path for path in (root / "results").glob("*/*") if path.is_file() and path.suffix != ".lock"
+    )
+
+
+# --- verifying ------------------------------------------------------------------------------------
+
+
+def verify(root: Path) -> list[Fault]:
+    """Read everything that is kept again and compare it with its name; empty where all is well.
+
+    Tables and checkpoints are rehashed, records of snapshots and of results are read.
+    """
+    tables = Tables(root)
+    faults: list[Fault] = []
+    refs = [ref for one in tables.snapshots(faults) for ref in (*one.refs, *one.attached)]
+    for name in ingested_names(tables):
+        refs += last_ingest(root, name).quarantine
+    paths = [f"tables/{path.name}" for path in sorted((root / "tables").glob("*.parquet"))]
+    found = [TableRef(digest=Path(p).stem, num_rows=0, num_bytes=0, path=p) for p in paths]
+    faults += tables.verify({ref.path: ref for ref in (*refs, *found)}.values())
+    checkpoints = Checkpoints(root)
+    for directory in sorted((root / "checkpoints").glob("[0-9a-f]*")):
+        path = directory.relative_to(root).as_posix()
+        try:
+            checkpoints.load(CheckpointRef(digest=directory.name, path=path, num_bytes=0))
+        except StorageError as error:
+            faults.append(Fault(path=path, problem=str(error)))
+    for file in result_files(root):
+        try:
+            json.loads(json.loads(file.read_bytes())["result"])
+        except (OSError, ValueError, LookupError, TypeError):
+            relative = file.relative_to(root).as_posix()
+            problem = "it is no record of a result: remove it, its task will run again"
+            faults.append(Fault(path=relative, problem=problem))
+    return list({fault.path: fault for fault in faults}.values())
+
+
+# --- what nobody needs ----------------------------------------------------------------------------
+
+
+class GarbageReport(BaseModel, frozen=True):
+    """What went, or would go: how many of each kind, and their bytes."""
+
+    num_snapshots: int
+    num_results: int
+    num_tables: int
+    num_checkpoints: int
+    num_states: int
+    num_leftovers: int
+    num_bytes: int
+    dry_run: bool
+
+
+def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> GarbageReport:
+    """Remove what nothing reaches any more.
+
+    Kept are: of each name the newest snapshot, those of the last `days`, and those that a
+    registered version was trained on; results of the last `days`, and those of the trainings of
+    registered versions; the checkpoints of registered versions; and every table that one of these
+    names. Unfinished trainings stay for `days`, and nothing goes in its first day, since a run may
+    be under way that needs it.
+
+    Raises:
+        StorageError: an ingest is under way, or a record is damaged, so that it is not known what
+            is still needed.
+    """
+    if days < 0:
+        raise InputError(f"--days is {days:g}: it must be at least 0")
+    tables = Tables(root)
+    now = time.time()
+    oldest, young = now - days * DAY, now - min(days, 1) * DAY
+    with tables.held(alone=True):
+        faults: list[Fault] = []
+        tables.snapshots(faults)
+        if faults:
+            raise StorageError(f"Nothing was removed: {faults[0].problem}")
+        versions = registered_versions(root)
+        needed_snapshots = {version.tags.get("snapshot") for version in versions}
+        needed = {version.tags.get("checkpoint_path", "") for version in versions} - {""}
+        bin_ = _Bin(root, dry_run)
+        heads = {log[-1] for name in tables.names() if (log := tables.log(name))}
+        gone_snapshots = [
+            ref
+            for name in tables.names()
+            for ref in tables.log(name)
+            if ref not in heads
+            and ref.id not in needed_snapshots
+            and tables.record_path(ref).stat().st_mtime < oldest
+        ]
+        for ref in gone_snapshots:
+            bin_.take("snapshots", tables.record_path(ref))
+        for name in tables.names():
+            for ref in tables.log(name):
+                if ref not in gone_snapshots:
+                    snapshot = tables.snapshot(ref)
+                    needed |= {each.path for each in (*snapshot.refs, *snapshot.attached)}
+        for name in ingested_names(tables):
+            needed |= {ref.path for ref in last_ingest(root, name).quarantine}
+        for path in result_files(root):
+            content = path.read_bytes()
+            named = _tables_named(content)
+            models = {f"checkpoints/{each.decode()}" for each in _CHECKPOINT.findall(content)}
+            is_whole = all((root / each).exists() for each in named | models)
+            is_needed = bool(models & needed) or path.stat().st_mtime >= oldest
+            if is_whole and is_needed:
+                needed |= named | models
+            else:
+                bin_.take("results", path)
+        for kind, pattern in (("tables", "tables/*.parquet"), ("checkpoints", "checkpoints/*")):
+            for path in sorted(root.glob(pattern)):
+                if path.relative_to(root).as_posix() not in needed and _age_before(path, young):
+                    bin_.take("leftovers" if path.name.startswith(ASIDE) else kind, path)
+        for path in sorted(root.glob("states/*")):
+            if _age_before(path, oldest):
+                bin_.take("states", path)
+        for pattern in ("tables", "snapshots/*", "ingests", "mended", "."):
+            for path in sorted(root.glob(f"{pattern}/{ASIDE}*")):
+                if _age_before(path, young):
+                    bin_.take("leftovers", path)
+    return GarbageReport(
+        **{f"num_{kind}": count for kind, count in bin_.counts.items()},
+        num_bytes=bin_.num_bytes,
+        dry_run=dry_run,
+    )
+
+
+@dataclass
+class _Bin:
+    root: Path
+    dry_run: bool
+    num_bytes: int = 0
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("snapshots", "results", "tables", "checkpoints", "states", "leftovers"), 0
+        )
+    )
+
+    def take(self, kind: str, path: Path) -> None:
+        files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+        self.num_bytes += sum(each.stat().st_size for each in files)
+        self.counts[kind] += 1
+        if self.dry_run:
+            return
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _age_before(path: Path, moment: float) -> bool:
+    """Whether neither a folder nor what lies in it was written since."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    return all(each.stat().st_mtime <= moment for each in (path, *inside))
+
+
+# --- merging small tables -------------------------------------------------------------------------
+
+
+class CompactReport(BaseModel, frozen=True):
+    """The snapshot after merging, and how many tables it had and has."""
+
+    snapshot: SnapshotRef
+    num_before: int
+    num_after: int
+
+
+def compact(root: Path, name: str) -> CompactReport:
+    """Merge the small tables of the newest snapshot of `name` into few, as a new snapshot.
+
+    The rows stay the same. The next ingest uses the merged table as long as all its files are
+    there; one that is gone or has changed brings the small tables back. Kinds whose rows mean
+    something in their order are left as they are.
+
+    Raises:
+        InputError: there is no such data.
+        StorageError: a run is under way, or a table is damaged.
+    """
+    tables = Tables(root)
+    with tables.held(alone=True):
+        log = tables.log(name)
+        if not log:
+            raise InputError(f"{name} holds no data: run tidemill ingest {name}")
+        head = tables.snapshot(log[-1])
+        kept = [ref for ref in head.refs if ref.num_bytes >= SMALL_BYTES]
+        small = [ref for ref in head.refs if ref.num_bytes < SMALL_BYTES]
+        if head.meta.get("kind") in IN_ORDER or len(small) < 2:
+            return CompactReport(
+                snapshot=log[-1], num_before=len(head.refs), num_after=len(head.refs)
+            )
+        merged: dict[str, list[str]] = dict(head.meta.get("merged", {}))
+        for group in _groups_of(small):
+            if len(group) < 2:
+                kept += group
+                continue
+            rows = (batch for ref in group for batch in tables.batches(ref))
+            table = tables.write(rows, tables.schema(group[0]))
+            kept.append(table)
+            parts = [part for ref in group for part in merged.pop(ref.digest, [ref.digest])]
+            merged[table.digest] = parts
+        order = sorted(ref.digest for ref in kept)
+        meta = {**head.meta, "merged": merged, "order": order}
+        snapshot = tables.commit(name, kept, meta, attached=head.attached)
+    return CompactReport(snapshot=snapshot, num_before=len(head.refs), num_after=len(kept))
+
+
+def _groups_of(refs: Sequence[TableRef]) -> list[list[TableRef]]:
+    """Neighbours that together make a table of the wanted size."""
+    groups: list[list[TableRef]] = [[]]
+    num_bytes = 0
+    for ref in refs:
+        if groups[-1] and num_bytes + ref.num_bytes > MERGED_BYTES:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(ref)
+        num_bytes += ref.num_bytes
+    return groups
