@@ -31,16 +31,16 @@ class Repetition(nn.Module):
         super().__init__()
         if period < 1:
             raise InputError(f"the period of a season is {period}: it must be at least 1")
-        self.period = period
+        self.order = period
 
     def estimate(self, windows: Tensor, targets: Tensor) -> None:
         """Take ``windows [T, B]`` and ``targets [B]`` as every model of series does."""
 
     def forward(self, windows: Tensor) -> Tensor:
         """``windows [T, B]`` to the next values ``[B]``."""
-        if self.period == 1:
+        if self.order == 1:
             return last_value(windows)
-        return seasonal_naive(windows, self.period)
+        return seasonal_naive(windows, self.order)
 
 
 class Autoregression(nn.Module):
