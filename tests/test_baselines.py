@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from pipeline.baselines.ngram import KneserNey
+from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.prediction import ModelConfig, Predictor
-from pipeline.problems import LanguageModel, NextWord, Problem
+from pipeline.problems import (
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Problem,
+    Tagging,
+)
+from pipeline.problems.forecasting import Forecaster, score_values
 from pipeline.problems.language_model import StreamNgramModel
 from pipeline.problems.next_word import WindowNgramModel
-from pipeline.problems.problem import Examples, score_tokens
+from pipeline.problems.problem import Examples, TokenModel, score_tokens
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig
 from pipeline.search import NoMemory, beam, exhaustive
@@ -174,3 +183,79 @@ def test_a_checkpoint_predicts_and_is_evaluated(problem: Problem) -> None:
     scores = evaluate(predictor, examples, SENTENCES, [], EvaluationConfig())
     assert 1 < scores.metrics["perplexity"] < len(WORDS)
     assert scores.metrics["top5"] > 0.5
+
+
+LABELLED = Examples(
+    Ragged.of([[4, 5], [6], [], [4, 6]]), Ragged.of([[5], [4], [5], [5]]), np.zeros(0), np.zeros(0)
+)
+TAGGED = Examples(
+    Ragged.of([[4, 5, 4], [6], [4, 6]]), Ragged.of([[4, 5, 4], [5], [5, 5]]), np.zeros(0)
+)
+
+
+@pytest.mark.parametrize(
+    ("problem", "examples", "best"),
+    [(Classification(), LABELLED, [5, 5, 5, 5]), (Tagging(), TAGGED, [4, 5, 4, 5, 4, 5])],
+)
+def test_the_most_frequent_label_is_given_in_every_batch(
+    problem: Problem, examples: Examples, best: list[int]
+) -> None:
+    baseline = parse_variant("most_frequent")
+    settings = (baseline, NetworkConfig(tied=True))
+    result = fit(
+        problem,
+        *settings,
+        TrainingConfig(batch_size=2),
+        examples,
+        examples,
+        [8, 7],
+        device=CPU,
+    )
+    model = problem.build(*settings, [8, 7])
+    model.load_state_dict(result.weights)
+    assert isinstance(model, TokenModel)
+    scored = score_tokens(problem, model, examples, 2, CPU)
+    assert scored.best[np.argsort(scored.positions)].tolist() == best
+    assert float(scored.nats.mean()) == pytest.approx(result.history[0]["metrics"]["valid/loss"])
+    assert float(scored.nats.mean()) < math.log(7)
+
+
+def series(values: list[float], num_known: int) -> Examples:
+    return Examples(
+        Ragged(np.array(values), np.array([0, len(values)])),
+        Ragged(np.array(values[num_known:]), np.array([0, len(values) - num_known])),
+        scales=np.ones(1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("last_value", [5.0, 7.0]), ("seasonal_naive-3", [9.0, 3.0]), ("autoregression-2", [7, 9])],
+)
+def test_forecasts_of_series(name: str, expected: list[float]) -> None:
+    problem = Forecasting(window=3, period=3, difference=1, log=True)
+    values = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0]
+    result = fit(
+        problem,
+        parse_variant(name),
+        NetworkConfig(tied=True),
+        TrainingConfig(),
+        series(values, 0),
+        series([9.0, 3.0, 5.0, 7.0, 9.0], 3),
+        [],
+        device=CPU,
+    )
+    model = problem.build(parse_variant(name), NetworkConfig(), [])
+    model.load_state_dict(result.weights)
+    assert isinstance(model, Forecaster)
+    scored = score_values(problem, model, series([9.0, 3.0, 5.0, 7.0, 9.0], 3), 8, CPU)
+    assert scored.tolist() == pytest.approx(expected)
+    loss = result.history[0]["metrics"]["valid/loss"]
+    assert loss == pytest.approx(float(np.mean((np.array(expected) - [7.0, 9.0]) ** 2)), abs=1e-9)
+
+
+def test_a_baseline_cannot_look_further_back_than_the_window() -> None:
+    Forecasting(window=12).check(parse_variant("seasonal_naive-12"))
+    for name in ("seasonal_naive-13", "autoregression-13"):
+        with pytest.raises(InputError, match=rf"{name}: it looks 13 values back.*window is 12"):
+            Forecasting(window=12).check(parse_variant(name))

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems import PROBLEMS, NextWord
 from pipeline.recurrent import Variant
 from pipeline.variants import BASELINES, Baseline, parse_variant
 
@@ -62,11 +62,10 @@ def test_an_order_of_nothing_is_refused() -> None:
         Baseline("last_value", 2)
 
 
-@pytest.mark.parametrize("problem", [LanguageModel(), NextWord(), Seq2Seq()])
+@pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("kind", BASELINES)
-def test_a_problem_takes_its_own_baselines_and_refuses_the_others(
-    problem: Problem, kind: str
-) -> None:
+def test_a_problem_takes_its_own_baselines_and_refuses_the_others(name: str, kind: str) -> None:
+    problem = PROBLEMS[name]()
     baseline = Baseline(kind, 3) if BASELINES[kind] else Baseline(kind)
     if kind in problem.baselines:
         problem.check(baseline)
