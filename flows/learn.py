@@ -31,6 +31,7 @@ from pipeline.training import (
     fit,
     resolve_device,
 )
+from pipeline.variants import Baseline
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import statistics_table, token_table
 from warehouse.tables import TableRef, Tables, ragged_column
@@ -154,7 +155,7 @@ def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> Us
 def train(
     root: str,
     problem: Problem,
-    variant: Variant,
+    variant: Variant | Baseline,
     network: NetworkConfig,
     training: TrainingConfig,
     config: dict[str, Any],

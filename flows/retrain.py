@@ -54,6 +54,7 @@ from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.text import TextConfig
 from pipeline.training import DivergedError, TrainingConfig, resolve_device
+from pipeline.variants import parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
 from warehouse.registry import Registry
@@ -115,7 +116,8 @@ def retrain(
         name: of the registered model.
         problem: what is learnt, with its settings.
         sources: files, globs, folders, or addresses such as hf://; sample:NAME is bundled data.
-        variants: names such as lstm, gru-2, bilstm, rnn_tanh-textbook, bigru-attention.
+        variants: names of networks such as lstm, gru-2, bilstm, rnn_tanh-textbook, bigru-attention,
+            and of baselines such as ngram-5.
         records: how rows of the files are read.
         splits: what is held out.
         text: how text becomes tokens.
@@ -136,12 +138,13 @@ def retrain(
         )
         return result
     # Refuse what cannot work before any work starts.
-    chosen = [Variant.parse(variant) for variant in dict.fromkeys(variants)]
+    chosen = [parse_variant(variant) for variant in dict.fromkeys(variants)]
     if not chosen:
         raise InputError("variants is empty: name at least one, for example lstm")
     for variant in chosen:
         problem.check(variant)
-    problem.check_network(network)
+    if any(isinstance(variant, Variant) for variant in chosen):
+        problem.check_network(network)
     _check_data(problem, records, splits)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)

@@ -15,19 +15,20 @@ from torch import Tensor
 
 from .errors import InputError
 from .problems import PROBLEMS, Problem
-from .problems.classification import Classification, TextClassifier
+from .problems.classification import Classification, MostFrequentClassifier, TextClassifier
 from .problems.forecasting import Forecaster, Forecasting, forecast
-from .problems.language_model import StreamModel
-from .problems.next_word import WindowModel
+from .problems.language_model import StreamModel, StreamNgramModel
+from .problems.next_word import WindowModel, WindowNgramModel
 from .problems.problem import Model, digest_seed, padded_texts
 from .problems.seq2seq import EncoderDecoder
-from .problems.tagging import TokenTagger
+from .problems.tagging import MostFrequentTagger, TokenTagger
 from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
 from .search import Hypothesis, NoMemory, beam, greedy, sample
 from .series import read_numbers
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
+from .variants import Baseline, parse_variant
 from .vocabulary import BOS, EOS, PAD, SPECIALS, Vocabulary
 
 FORMAT = 1
@@ -59,7 +60,7 @@ class ModelConfig:
     """
 
     problem: Problem
-    variant: Variant
+    variant: Variant | Baseline
     network: NetworkConfig
     text: TextConfig | None = None
     target_text: TextConfig | None = None
@@ -91,7 +92,7 @@ class ModelConfig:
         texts = (config["text"], config["target_text"])
         return cls(
             PROBLEMS[settings["name"]](**settings),
-            Variant.parse(config["variant"]),
+            parse_variant(config["variant"]),
             NetworkConfig(**config["network"]),
             *(TextConfig(**text) if text else None for text in texts),
         )
@@ -192,7 +193,7 @@ class NextWordPredictor(Predictor):
     """The likeliest next words after each text, with their probabilities."""
 
     parameters: ClassVar[dict[str, tuple[type, Any]]] = {"top": (int, 5)}
-    model: WindowModel
+    model: WindowModel | WindowNgramModel
 
     @torch.inference_mode()
     def answer(self, ids: Ragged, *, top: int) -> list[list[Candidate]]:  # type: ignore[override]
@@ -227,7 +228,7 @@ class ContinuationPredictor(Predictor):
         "beam": (int, 5),
         "seed": (int, 0),
     }
-    model: StreamModel
+    model: StreamModel | StreamNgramModel
 
     @torch.inference_mode()
     def answer(  # type: ignore[override]
@@ -240,9 +241,7 @@ class ContinuationPredictor(Predictor):
             generator.manual_seed(digest_seed(seed, *row.tolist()))
             # As in training, a text begins behind the <eos> of the one before it.
             prompt = torch.tensor([EOS, *row.tolist()], device=self.device)
-            hidden = self.model.stack.initial_hidden(1)
-            if len(prompt) > 1:
-                _, hidden = self.model.stack(self.model.embedding(prompt[:-1, None]), hidden)
+            hidden = self.model.read(prompt[:-1, None])
             hypotheses: list[Hypothesis]
             if temperature > 0:
                 many = tuple(part.expand(-1, top, -1).contiguous() for part in hidden)
@@ -304,7 +303,7 @@ class ClassificationPredictor(Predictor):
     """The likeliest labels of each text, with their probabilities."""
 
     parameters: ClassVar[dict[str, tuple[type, Any]]] = {"top": (int, 3)}
-    model: TextClassifier
+    model: TextClassifier | MostFrequentClassifier
 
     @torch.inference_mode()
     def answer(self, ids: Ragged, *, top: int) -> list[list[Candidate]]:  # type: ignore[override]
@@ -313,7 +312,7 @@ class ClassificationPredictor(Predictor):
         words, lengths = padded_texts(problem.cut(ids), np.arange(len(ids)))
         features = self.model.text_features(words.to(self.device), lengths.to(self.device))
         # A special is no label.
-        probabilities = self.model.head.output(features)[:, len(SPECIALS) :].softmax(-1)
+        probabilities = self.model.logits(features)[:, len(SPECIALS) :].softmax(-1)
         best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
         labels = self.vocabularies[1].words
         return [
@@ -326,7 +325,7 @@ class TaggingPredictor(Predictor):
     """The tokens of each text with their tags, as ``token/tag`` apart by blanks."""
 
     parameters: ClassVar[dict[str, tuple[type, Any]]] = {}
-    model: TokenTagger
+    model: TokenTagger | MostFrequentTagger
 
     def answer_texts(self, texts: Sequence[str]) -> list[list[Candidate]]:  # type: ignore[override]
         tokens = self.tokenized(texts)
@@ -352,7 +351,7 @@ class TaggingPredictor(Predictor):
         if len(filled):
             words = torch.from_numpy(ids.padded(filled, PAD).T.astype(np.int32)).to(self.device)
             real = torch.from_numpy(lengths[filled]).to(self.device)
-            logits = self.model.head.output(self.model.token_features(words, real))
+            logits = self.model.logits(self.model.token_features(words, real))
             # A special is no tag.
             best = logits[..., len(SPECIALS) :].log_softmax(-1).max(-1)
             names = self.vocabularies[1].words

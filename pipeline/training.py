@@ -25,6 +25,7 @@ from .problems.problem import (
     digest_seed,
 )
 from .recurrent import Hidden, NetworkConfig, Variant
+from .variants import Baseline
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -163,7 +164,7 @@ def resolve_device(device: str) -> torch.device:
 
 def fit(
     problem: Problem,
-    variant: Variant,
+    variant: Variant | Baseline,
     network: NetworkConfig,
     config: TrainingConfig,
     training: Examples,
@@ -185,7 +186,8 @@ def fit(
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     problem.check(variant)
-    problem.check_network(network)
+    if isinstance(variant, Variant):
+        problem.check_network(network)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
     with _own_randomness(device, config.seed):
@@ -285,7 +287,7 @@ class _Loop:
     def __init__(
         self,
         problem: Problem,
-        variant: Variant,
+        variant: Variant | Baseline,
         model: Model,
         config: TrainingConfig,
         device: torch.device,

@@ -223,6 +223,19 @@ def test_a_better_challenger_takes_over_and_an_equal_one_does_not(
     assert again.champion == first.champion, "what was rolled back is not promoted again"
 
 
+def test_a_baseline_is_champion_until_a_network_beats_it(run: Run, warehouse: Path) -> None:
+    network = run()
+    baseline = run(variants=["ngram-3", "ngram-1"])
+    registry = Registry(warehouse)
+    assert network.champion != baseline.champion == baseline.variants[0].version
+    assert baseline.reason.startswith("ngram-3 (version")
+    assert baseline.variants[0].metrics["size/parameters"] > 0
+    answers = registry.load("words").predict([sample_lines("dialogues.jsonl", 0, 1)[-30:-20]])
+    assert answers["prediction"].str.len().tolist() == [1]
+    assert run().champion == baseline.champion
+    assert redone(run(variants=["ngram-3", "ngram-1"])) == set()
+
+
 def test_a_champion_whose_checkpoint_is_lost_is_scored_from_the_registry(
     run: Run, warehouse: Path
 ) -> None:
@@ -259,6 +272,8 @@ def test_a_variant_that_breaks_down_does_not_cost_the_others(run: Run) -> None:
     [
         ({"problem": LanguageModel(), "variants": ["gru", "bilstm"]}, "bidirectional"),
         ({"variants": ["gru", "transformer"]}, "unknown variant 'transformer'"),
+        ({"variants": ["ngram-5"]}, "problem.window is 3; take ngram-4"),
+        ({"variants": ["last_value"]}, "of the baselines it takes ngram"),
         ({"variants": []}, "variants is empty"),
         ({"device": "abacus"}, "auto, cpu, cuda"),
         ({"records": RecordsConfig(kind="pairs")}, "next_word cannot learn from pairs"),

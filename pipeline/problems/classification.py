@@ -12,16 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..baselines.most_frequent import MostFrequentClass
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..variants import Baseline
 from .problem import (
     Batch,
     Batches,
+    EstimatedModel,
     Examples,
     Head,
     Problem,
     TokenModel,
+    TokenNetwork,
     bounded_batches,
     order_by_length,
     padded_texts,
@@ -49,6 +53,7 @@ class Classification(Problem):
     kinds: ClassVar[tuple[str, ...]] = ("labelled",)
     columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
     decides: ClassVar[str] = "macro_f1"
+    baselines: ClassVar[tuple[str, ...]] = ("most_frequent",)
 
     name: Literal["classification"] = "classification"
     pooling: str = "last"
@@ -62,17 +67,22 @@ class Classification(Problem):
         if self.max_tokens < 1:
             raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
         refuse_tied(self.name, network)
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "TextClassifier":
         num_words, num_labels = vocabulary_sizes
         return TextClassifier(num_words, num_labels, variant, network, self.pooling)
+
+    def build_baseline(
+        self, baseline: Baseline, vocabulary_sizes: Sequence[int]
+    ) -> "MostFrequentClassifier":
+        return MostFrequentClassifier(vocabulary_sizes[1])
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         assert examples.targets is not None
@@ -130,7 +140,7 @@ class LabelledBatches(Batches):
         )
 
 
-class TextClassifier(TokenModel):
+class TextClassifier(TokenNetwork):
     """Embedding, recurrent stack, and a layer that scores every label; ids are ``[T, B]``."""
 
     def __init__(
@@ -167,3 +177,32 @@ class TextClassifier(TokenModel):
                 pooled = outputs.masked_fill(~inside, -torch.inf).amax(0)
         scored: Tensor = self.head(pooled)
         return scored
+
+
+class MostFrequentClassifier(TokenModel, EstimatedModel):
+    """Every text has the label that most texts have; there are no features, ``F`` is 0."""
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        self.labels = MostFrequentClass(num_labels)
+
+    def estimate(self, examples: Examples) -> None:
+        assert examples.targets is not None
+        labels = examples.targets.values[examples.targets.positions]
+        self.labels.estimate(torch.from_numpy(labels.astype(np.int64)))
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        return self.text_features(*batch.inputs), None
+
+    def text_features(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Nothing of texts ``ids [T, B]`` but how many there are: ``[B, 0]``."""
+        return lengths.new_empty(len(lengths), 0)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Natural logarithms of the probabilities, float64."""
+        logarithms: Tensor = self.labels(len(features))
+        return logarithms.clone()
+
+    def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        """The batch's summed cross-entropy in nats."""
+        return -self.labels.logarithms[batch.targets].sum(), None

@@ -13,9 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..baselines.series import Autoregression, Repetition
 from ..errors import InputError
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
-from .problem import Batch, Batches, Examples, Model, Problem, refuse_attention
+from ..variants import Baseline
+from .problem import (
+    Batch,
+    Batches,
+    EstimatedModel,
+    Examples,
+    Model,
+    Problem,
+    refuse_attention,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Forecasting(Problem):
     kinds: ClassVar[tuple[str, ...]] = ("series",)
     columns: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[str] = "mase"
+    baselines: ClassVar[tuple[str, ...]] = ("last_value", "seasonal_naive", "autoregression")
     loss: ClassVar[str] = "squared error"
 
     name: Literal["forecasting"] = "forecasting"
@@ -57,17 +68,32 @@ class Forecasting(Problem):
                 f"problem.window ({self.window})"
             )
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
         if network.tied:
             raise InputError("forecasting has no embedding to tie: set network.tied=false")
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "Forecaster":
         return RecurrentForecaster(variant, network, self.difference, self.log)
+
+    def check_baseline(self, baseline: Baseline) -> None:
+        super().check_baseline(baseline)
+        if baseline.order > self.window:
+            raise InputError(
+                f"forecasting cannot use {baseline.name}: it looks {baseline.order} values back, "
+                f"and problem.window is {self.window}"
+            )
+
+    def build_baseline(
+        self, baseline: Baseline, vocabulary_sizes: Sequence[int]
+    ) -> "EstimatedForecaster":
+        """Baselines see values as they are: ``difference`` and ``log`` are the networks' own."""
+        kind = Autoregression if baseline.kind == "autoregression" else Repetition
+        return EstimatedForecaster(kind(baseline.order))
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         if self.log and len(examples.inputs.values) and float(examples.inputs.values.min()) <= 0:
@@ -223,6 +249,24 @@ class RecurrentForecaster(Forecaster):
 
     def _scaled(self, values: Tensor) -> Tensor:
         return ((values.log() if self.log else values) - self.mean) / self.deviation
+
+
+class EstimatedForecaster(Forecaster, EstimatedModel):
+    """A baseline that looks at the end of a window."""
+
+    def __init__(self, model: Repetition | Autoregression) -> None:
+        super().__init__()
+        self.model = model
+
+    def estimate(self, examples: Examples) -> None:
+        """From every value of the split that has as many before it as the baseline looks at."""
+        problem = Forecasting(window=self.model.order)
+        (batch,) = problem.scoring_batches(examples, len(examples.inputs.values))
+        self.model.estimate(batch.inputs[0], batch.targets)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        values: Tensor = self.model(windows)
+        return values
 
 
 @torch.inference_mode()

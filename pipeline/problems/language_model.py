@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..recurrent import Hidden, NetworkConfig, Variant
-from ..vocabulary import EOS, PAD
+from ..variants import Baseline
+from ..vocabulary import BOS, EOS, PAD
 from .problem import (
     Batch,
     Batches,
     Examples,
+    NgramModel,
     Problem,
     TextModel,
     refuse_attention,
@@ -42,6 +44,7 @@ class LanguageModel(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
+    baselines: ClassVar[tuple[str, ...]] = ("ngram",)
 
     name: Literal["language_model"] = "language_model"
     bptt: int = 35
@@ -53,7 +56,7 @@ class LanguageModel(Problem):
             if getattr(self, name) < 1:
                 raise InputError(f"problem.{name} is {getattr(self, name)}: it must be at least 1")
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
         if variant.bidirectional:
             raise InputError(
@@ -62,10 +65,15 @@ class LanguageModel(Problem):
                 f"next_word, whose window ends before the word"
             )
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "StreamModel":
         return StreamModel(vocabulary_sizes[0], variant, network)
+
+    def build_baseline(
+        self, baseline: Baseline, vocabulary_sizes: Sequence[int]
+    ) -> "StreamNgramModel":
+        return StreamNgramModel(baseline.order, vocabulary_sizes[0])
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         return np.ones(len(examples.inputs), bool)
@@ -156,11 +164,54 @@ class StreamModel(TextModel):
         carried = tuple(part.detach() for part in final) if batch.carries_hidden else None
         return self.head(outputs).flatten(0, 1), carried
 
+    def read(self, ids: Tensor) -> Hidden:
+        """The state after reading ``ids [T, B]`` from the beginning: parts ``[L, B, H]``."""
+        if not len(ids):
+            return self.stack.initial_hidden(ids.shape[1])
+        final: Hidden = self.stack(self.embedding(ids))[1]
+        return final
+
     def step(self, words: Tensor, hidden: Hidden, memory: object) -> tuple[Tensor, Hidden]:
         """One step of generation: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
 
         ``hidden`` has parts ``[L, B * K, H]``. There is no source, so ``memory`` is not read.
         """
         outputs, hidden = self.stack(self.embedding(words.flatten())[None], hidden)
-        logits: Tensor = self.head.output(self.head(outputs[0]))
-        return logits.unflatten(0, words.shape), hidden
+        return self.logits(self.head(outputs[0])).unflatten(0, words.shape), hidden
+
+
+class StreamNgramModel(NgramModel):
+    """Every position of a stream is predicted from the ``n - 1`` ids there; ids are ``[T, B]``.
+
+    Its state is one part of ``[1, B, n - 2]``: the ids that stand before the next input.
+    """
+
+    def estimate(self, examples: Examples) -> None:
+        stream = _stream(examples)
+        ids = np.concatenate((stream.inputs[:1], stream.targets))
+        self.ngrams.estimate(ids, np.arange(len(ids)) == 0)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
+        (ids,) = batch.inputs
+        contexts, following = self._contexts(ids, hidden)
+        return contexts.flatten(0, 1), following if batch.carries_hidden else None
+
+    def _contexts(self, ids: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden]:
+        """The ids up to each of ``ids [T, B]``: ``[T, B, n - 1]``, and the next state."""
+        size = self.ngrams.num_context
+        kept = max(size - 1, 0)
+        # Before a stream stands nothing that is known.
+        before = ids.new_full((kept, ids.shape[1]), BOS) if hidden is None else hidden[0][0].T
+        history = torch.cat((before, ids))
+        steps = torch.arange(len(ids), device=ids.device)[:, None]
+        contexts = history[steps + torch.arange(size, device=ids.device)].movedim(1, 2)
+        return contexts, (history[len(history) - kept :].T[None],)
+
+    def read(self, ids: Tensor) -> Hidden:
+        """The state after reading ``ids [T, B]`` from the beginning."""
+        return self._contexts(ids, None)[1]
+
+    def step(self, words: Tensor, hidden: Hidden, memory: object) -> tuple[Tensor, Hidden]:
+        """One step of generation, as :meth:`StreamModel.step`."""
+        contexts, hidden = self._contexts(words.flatten()[None], hidden)
+        return self.logits(contexts[0]).unflatten(0, words.shape), hidden

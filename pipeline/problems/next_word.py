@@ -15,11 +15,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, Variant
+from ..variants import Baseline
 from ..vocabulary import BOS
 from .problem import (
     Batch,
     Batches,
     Examples,
+    NgramModel,
     Problem,
     TextModel,
     refuse_attention,
@@ -40,6 +42,7 @@ class NextWord(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
+    baselines: ClassVar[tuple[str, ...]] = ("ngram",)
 
     name: Literal["next_word"] = "next_word"
     window: int = 5
@@ -48,13 +51,26 @@ class NextWord(Problem):
         if self.window < 1:
             raise InputError(f"problem.window is {self.window}: it must be at least 1")
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "WindowModel":
         return WindowModel(vocabulary_sizes[0], variant, network)
+
+    def check_baseline(self, baseline: Baseline) -> None:
+        super().check_baseline(baseline)
+        if baseline.order - 1 > self.window:
+            raise InputError(
+                f"next_word cannot use {baseline.name}: it looks at {baseline.order - 1} words, "
+                f"and problem.window is {self.window}; take ngram-{self.window + 1} or lower"
+            )
+
+    def build_baseline(
+        self, baseline: Baseline, vocabulary_sizes: Sequence[int]
+    ) -> "WindowNgramModel":
+        return WindowNgramModel(baseline.order, vocabulary_sizes[0])
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         return examples.inputs.lengths > 0
@@ -120,5 +136,26 @@ class WindowModel(TextModel):
 
     def log_probabilities(self, ids: Tensor) -> Tensor:
         """Natural logarithms of the next word's probabilities after ``ids [T, B]``: ``[B, V]``."""
-        logits: Tensor = self.head.output(self.window_features(ids))
-        return logits.log_softmax(-1)
+        return self.logits(self.window_features(ids)).log_softmax(-1)
+
+
+class WindowNgramModel(NgramModel):
+    """The word behind a window from the last ``n - 1`` words of it; ids are ``[T, B]``."""
+
+    def estimate(self, examples: Examples) -> None:
+        texts = examples.inputs
+        first = np.zeros(int(texts.lengths.sum()) + len(texts), bool)
+        first[np.cumsum(texts.lengths + 1) - texts.lengths - 1] = True
+        ids = np.full(len(first), BOS, np.int32)
+        ids[~first] = texts.values[texts.positions]
+        self.ngrams.estimate(ids, first)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        return self._contexts(batch.inputs[0]), None
+
+    def _contexts(self, ids: Tensor) -> Tensor:
+        return ids[len(ids) - self.ngrams.num_context :].T
+
+    def log_probabilities(self, ids: Tensor) -> Tensor:
+        """Natural logarithms of the next word's probabilities after ``ids [T, B]``: ``[B, V]``."""
+        return self.logits(self._contexts(ids))

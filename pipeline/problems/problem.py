@@ -9,7 +9,7 @@ training loop, the evaluation and the search know only what stands here.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..baselines.ngram import KneserNey
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
 
 CHUNK_ROWS = 256
@@ -114,37 +116,39 @@ class Model(nn.Module, ABC):
 class EstimatedModel(Model):
     """A baseline: it is counted or solved in one go, and has no gradient.
 
-    All that it learns is in its buffers, whose sizes depend on the data: a new one takes whatever
-    sizes a checkpoint has.
+    All that it learns is in its buffers.
     """
 
     @abstractmethod
     def estimate(self, examples: Examples) -> None:
         """Learn from the training split, once and whole."""
 
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any
-    ) -> None:
-        for name, buffer in self._buffers.items():
-            found = state_dict.get(prefix + name)
-            if buffer is not None and found is not None:
-                self._buffers[name] = buffer.new_empty(found.shape, dtype=found.dtype)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
 
 class TokenModel(Model):
-    """A network whose last layer scores every word of a vocabulary."""
-
-    head: "Head"
+    """A model that scores every word of a vocabulary in two steps, so that they come in chunks."""
 
     @abstractmethod
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
-        """What enters the output layer at every predicted position.
+        """What the scores of every predicted position are made from.
 
         Returns:
             ``[N, F]`` in the order of ``batch.targets``, and the state that the next batch starts
             from (detached), or None where batches do not follow on each other.
         """
+
+    @abstractmethod
+    def logits(self, features: Tensor) -> Tensor:
+        """The scores of all words from ``features [..., F]``: ``[..., V]``, a new tensor."""
+
+
+class TokenNetwork(TokenModel):
+    """A network whose last layer scores every word or label."""
+
+    head: "Head"
+
+    def logits(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.head.output(features)
+        return scores
 
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's summed cross-entropy in nats."""
@@ -166,14 +170,32 @@ class Problem(ABC):
     """The unit of the training loss."""
     decides: ClassVar[str] = "bits_per_character"
     """The metric by which a champion is chosen, measured on validation."""
+    baselines: ClassVar[tuple[str, ...]] = ()
+    """The kinds of baselines that make sense here."""
 
-    @abstractmethod
-    def check(self, variant: Variant) -> None:
+    def check(self, variant: Variant | Baseline) -> None:
         """Refuse a variant that makes no sense here.
 
         Raises:
             InputError: with the reason.
         """
+        if isinstance(variant, Variant):
+            self.check_recurrent(variant)
+        else:
+            self.check_baseline(variant)
+
+    @abstractmethod
+    def check_recurrent(self, variant: Variant) -> None:
+        """Refuse a recurrent network that makes no sense here, as :meth:`check` does."""
+
+    def check_baseline(self, baseline: Baseline) -> None:
+        """Refuse a baseline that makes no sense here, as :meth:`check` does."""
+        if baseline.kind not in self.baselines:
+            known = ", ".join(self.baselines)
+            raise InputError(
+                f"{self.name} cannot use {baseline.name}: "
+                + (f"of the baselines it takes {known}" if known else "it has no baselines")
+            )
 
     def check_network(self, network: NetworkConfig) -> None:
         """Refuse sizes and regularisation that make no sense here.
@@ -183,11 +205,26 @@ class Problem(ABC):
         """
         del network
 
-    @abstractmethod
     def build(
-        self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
+        self,
+        variant: Variant | Baseline,
+        network: NetworkConfig,
+        vocabulary_sizes: Sequence[int],
     ) -> Model:
         """A new model; ``vocabulary_sizes`` holds ``V`` of each of ``columns``."""
+        if isinstance(variant, Variant):
+            return self.build_recurrent(variant, network, vocabulary_sizes)
+        return self.build_baseline(variant, vocabulary_sizes)
+
+    @abstractmethod
+    def build_recurrent(
+        self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
+    ) -> Model:
+        """A new recurrent network, as :meth:`build` makes it."""
+
+    def build_baseline(self, baseline: Baseline, vocabulary_sizes: Sequence[int]) -> EstimatedModel:
+        """A new baseline of one of the kinds ``baselines``, as :meth:`build` makes it."""
+        raise NotImplementedError(f"{self.name} has no baseline {baseline.kind}")
 
     @abstractmethod
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
@@ -268,7 +305,7 @@ def score_tokens(
         features, hidden = model.features(batch, hidden)
         real = batch.targets != PAD
         kept = real.cpu().numpy()
-        scores = _nats_ranks_best(features[real], model.head.output, batch.targets[real])
+        scores = _nats_ranks_best(features[real], model.logits, batch.targets[real])
         parts.append((*scores, batch.rows[kept], batch.positions[kept]))
     model.train(was_training)
     if not parts:
@@ -278,7 +315,7 @@ def score_tokens(
 
 
 def _nats_ranks_best(
-    features: Tensor, output: nn.Module, targets: Tensor
+    features: Tensor, output: Callable[[Tensor], Tensor], targets: Tensor
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     nats, ranks, best = [], [], []
     for rows, goals in zip(
@@ -343,7 +380,7 @@ def word_embedding(num_words: int, network: NetworkConfig) -> nn.Embedding:
     return embedding
 
 
-class TextModel(TokenModel):
+class TextModel(TokenNetwork):
     """Embedding, recurrent stack and word head over one text."""
 
     def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
@@ -354,6 +391,25 @@ class TextModel(TokenModel):
             network.embedding_size, network.hidden_size, variant, network.dropout
         )
         self.head = WordHead(self.embedding, self.stack.output_size, network)
+
+
+class NgramModel(TokenModel, EstimatedModel):
+    """An n-gram model of order ``n``; its features are contexts, ids ``[N, n - 1]``."""
+
+    def __init__(self, order: int, num_words: int) -> None:
+        super().__init__()
+        self.ngrams = KneserNey(order, num_words)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Natural logarithms of the probabilities, float64."""
+        logarithms: Tensor = self.ngrams(features)
+        return logarithms
+
+    def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
+        """The batch's summed cross-entropy in nats, of the targets alone."""
+        contexts, hidden = self.features(batch, hidden)
+        real = batch.targets != PAD
+        return -self.ngrams.log_probability(contexts[real], batch.targets[real]).sum(), hidden
 
 
 def refuse_attention(problem: str, variant: Variant) -> None:

@@ -22,7 +22,7 @@ from .problem import (
     Batches,
     Examples,
     Problem,
-    TokenModel,
+    TokenNetwork,
     WordHead,
     bounded_batches,
     order_by_length,
@@ -67,10 +67,10 @@ class Seq2Seq(Problem):
         if self.max_tokens < 1:
             raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         """Every variant makes sense: only the encoder ever reads in both directions."""
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "EncoderDecoder":
         source_size, target_size = vocabulary_sizes
@@ -180,7 +180,7 @@ class Attention(nn.Module):
         return scores.masked_fill(memory.mask[:, None], -torch.inf).softmax(-1)
 
 
-class EncoderDecoder(TokenModel):
+class EncoderDecoder(TokenNetwork):
     """An encoder stack, a decoder stack of as many layers, attention where the variant has it."""
 
     def __init__(
@@ -253,5 +253,4 @@ class EncoderDecoder(TokenModel):
         queries = outputs[0].unflatten(0, (num_sentences, num_hypotheses))
         if self.attention is not None:
             queries = self.attention(queries, memory)
-        logits: Tensor = self.head.output(self.head(queries))
-        return logits, hidden
+        return self.logits(self.head(queries)), hidden

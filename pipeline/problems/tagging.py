@@ -12,17 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..baselines.most_frequent import MostFrequentTag
 from ..errors import InputError
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..variants import Baseline
 from ..vocabulary import PAD
 from .classification import refuse_tied
 from .problem import (
     Batch,
     Batches,
+    EstimatedModel,
     Examples,
     Head,
     Problem,
     TokenModel,
+    TokenNetwork,
     bounded_batches,
     order_by_length,
     refuse_attention,
@@ -46,6 +50,7 @@ class Tagging(Problem):
     kinds: ClassVar[tuple[str, ...]] = ("tagged", "dialogues")
     columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
     decides: ClassVar[str] = "entity_f1"
+    baselines: ClassVar[tuple[str, ...]] = ("most_frequent",)
 
     name: Literal["tagging"] = "tagging"
     max_tokens: int = 200
@@ -54,17 +59,22 @@ class Tagging(Problem):
         if self.max_tokens < 1:
             raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
 
-    def check(self, variant: Variant) -> None:
+    def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
         refuse_tied(self.name, network)
 
-    def build(
+    def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "TokenTagger":
         num_words, num_labels = vocabulary_sizes
         return TokenTagger(num_words, num_labels, variant, network)
+
+    def build_baseline(
+        self, baseline: Baseline, vocabulary_sizes: Sequence[int]
+    ) -> "MostFrequentTagger":
+        return MostFrequentTagger(*vocabulary_sizes)
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         lengths = examples.inputs.lengths
@@ -109,7 +119,7 @@ class TaggedBatches(Batches):
         )
 
 
-class TokenTagger(TokenModel):
+class TokenTagger(TokenNetwork):
     """Embedding, recurrent stack, and a layer that scores every label at every token."""
 
     def __init__(
@@ -135,3 +145,37 @@ class TokenTagger(TokenModel):
         outputs, _ = self.stack(self.dropout(self.embedding(ids)), lengths=lengths)
         scored: Tensor = self.head(outputs)
         return scored
+
+
+class MostFrequentTagger(TokenModel, EstimatedModel):
+    """Every token has the tag that its word has most often; its features are ids, ``F`` is 1."""
+
+    def __init__(self, num_words: int, num_labels: int) -> None:
+        super().__init__()
+        self.tags = MostFrequentTag(num_words, num_labels)
+
+    def estimate(self, examples: Examples) -> None:
+        assert examples.targets is not None
+        words, tags = (
+            torch.from_numpy(side.values[side.positions].astype(np.int64))
+            for side in (examples.inputs, examples.targets)
+        )
+        self.tags.estimate(words, tags)
+
+    def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        return self.token_features(*batch.inputs).flatten(0, 1), None
+
+    def token_features(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The tokens themselves, ``ids [T, B]``: ``[T, B, 1]``."""
+        return ids[..., None]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Natural logarithms of the probabilities, float64."""
+        logarithms: Tensor = self.tags(features[..., 0])
+        return logarithms
+
+    def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
+        """The batch's summed cross-entropy in nats; padding is free."""
+        real = batch.targets != PAD
+        words = batch.inputs[0].flatten()[real]
+        return -self.tags.logarithms[words, batch.targets[real]].sum(), None
