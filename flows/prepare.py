@@ -285,7 +285,13 @@ def divide_series(
                 )
             ]
         )
-    return SplitRefs(**refs, num_duplicates=corrected, num_leaks=0)
+    return SplitRefs(
+        train=refs["train"],
+        valid=refs["valid"],
+        test=refs["test"],
+        num_duplicates=corrected,
+        num_leaks=0,
+    )
 
 
 def _row_keys(column: Any) -> Any:
