@@ -33,7 +33,7 @@ from pipeline.training import (
 )
 from pipeline.variants import Baseline
 from warehouse.checkpoints import CheckpointRef, Checkpoints
-from warehouse.examples import statistics_table, token_table
+from warehouse.examples import LABELS, statistics_table, token_table
 from warehouse.tables import TableRef, Tables, ragged_column
 
 logger = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ def _read_split(
         ]
         rest = [list(word_rows(tables, rows, column)) for column in columns[len(sides) :]]
         cut = token_table(columns, [*sides, *rest])
-    if columns[-1] == "labels":
+    if columns[-1] in LABELS:
         return examples_of(labelled_ids(cut, columns, predictor.vocabularies)), written
     spelling = spelling_beyond(tables, vocabularies[-1], predictor.vocabularies[-1])
     ids = encoded_rows(cut, columns, predictor.vocabularies, spelling, predictor.tokenizers[-1])

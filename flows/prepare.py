@@ -39,18 +39,20 @@ from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
 from warehouse.arrays import Arrays
 from warehouse.examples import (
-    LABELS_CUT,
+    LABEL_CUT,
+    LABELS,
     PAIRS_CUT,
+    TAGS_CUT,
     UTTERANCES,
     id_table,
     labelled_rows,
+    of_each_utterance,
     pair_rows,
     paired_by,
     read_all,
     row_texts,
     series_table,
     tagged_rows,
-    utterance_groups,
     utterance_rows,
     utterance_texts,
     words_table,
@@ -99,8 +101,10 @@ class VocabularyRef(BaseModel, frozen=True):
 
 def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:
     """What records of a kind become for a problem that reads these columns."""
-    if "labels" in columns:
-        return LABELS_CUT
+    if "label" in columns:
+        return LABEL_CUT
+    if "tags" in columns:
+        return TAGS_CUT
     return PAIRS_CUT if kind == "pairs" else UTTERANCES
 
 
@@ -115,7 +119,7 @@ def tokenize(
 ) -> TableRef:
     """Cut one shard of records into tokens.
 
-    Where a problem wants tags and the records have none, they are jieba's parts of speech.
+    Of dialogues a label is the topic, and tags are jieba's parts of speech.
     """
     tables = Tables(root)
     batches = tables.batches(shard)
@@ -123,11 +127,11 @@ def tokenize(
     rows: Iterator[Any]
     if kind == "tagged":
         rows = (_normalised_tags(batch, text) for batch in batches)
-    elif schema is LABELS_CUT and kind != "labelled":
+    elif schema is TAGS_CUT:
         tagger = PartOfSpeechTagger(text)
         rows = (
             tagged_rows(
-                utterance_groups(batch),
+                of_each_utterance(batch, "group"),
                 *tagger.tag(batch.column("utterances").flatten().to_pylist()),
             )
             for batch in batches
@@ -136,7 +140,20 @@ def tokenize(
         tokenizer = tokenizer_of(root, text)
         if kind == "labelled":
             rows = (
-                labelled_rows(batch, _cut(tokenizer, utf8_column(batch.column("text"))))
+                labelled_rows(
+                    batch.column("group"),
+                    _cut(tokenizer, utf8_column(batch.column("text"))),
+                    batch.column("label"),
+                )
+                for batch in batches
+            )
+        elif schema is LABEL_CUT:
+            rows = (
+                labelled_rows(
+                    of_each_utterance(batch, "group"),
+                    _cut(tokenizer, utterance_texts(batch)),
+                    of_each_utterance(batch, "topic"),
+                )
                 for batch in batches
             )
         elif kind == "pairs":
@@ -331,7 +348,7 @@ def encode(
     tables = Tables(root)
     known = [read_vocabulary(tables, ref) for ref in vocabularies]
     table = tables.read(rows, columns)
-    if columns[-1] == "labels":
+    if columns[-1] in LABELS:
         return tables.write([labelled_ids(table, columns, known)])
     spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
     return tables.write([encoded_rows(table, columns, known, spelling, Tokenizer(texts[-1]))])

@@ -57,6 +57,7 @@ from pipeline.training import DivergedError, TrainingConfig, resolve_device
 from pipeline.variants import parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
+from warehouse.examples import LABELS
 from warehouse.registry import Registry
 from warehouse.tables import TableRef
 
@@ -314,7 +315,7 @@ def _prepare(
             train=divided.train,
             column=column,
             # Every label counts, however rare.
-            vocabulary=VocabularyConfig() if column == "labels" else vocabulary,
+            vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
         )
         for column in columns
     ]

@@ -93,6 +93,10 @@ class Server:
         return result.stdout
 
 
+BY_HAND = ("demo", "time-machine")
+"""Deployments without a schedule."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("prefect"))
@@ -118,7 +122,7 @@ def test_the_whole_way(server: Server, tmp_path: Path) -> None:
     assert sorted(deployments) == sorted(names)
     for name, deployment in deployments.items():
         assert [each["slug"] for each in deployment["schedules"]] == (
-            [] if name == "demo" else [f"{name}-nightly"]
+            [] if name in BY_HAND else [f"{name}-nightly"]
         )
         (step,) = deployment["pull_steps"]
         directory = step["prefect.deployments.steps.set_working_directory"]["directory"]
@@ -133,7 +137,7 @@ def test_the_whole_way(server: Server, tmp_path: Path) -> None:
     # A scheduler that schedules nothing says so only in its own log: look at what it has made.
     for _ in range(PATIENCE * 5):
         if {each["deployment_id"] for each in server.scheduled_runs()} >= {
-            deployments[name]["id"] for name in names if name != "demo"
+            deployments[name]["id"] for name in names if name not in BY_HAND
         }:
             break
         time.sleep(0.2)

@@ -130,3 +130,12 @@ def test_every_word_list_is_used() -> None:
     for columns in sentences.LISTS:
         used = sentences.CONSTRUCTIONS
         assert any(f"{{{column}" in used for column in columns.split()) or columns == "out", columns
+
+
+def test_sales_have_a_season_and_a_trend() -> None:
+    values = [row["value"] for row in rows("sales.jsonl")]
+    assert len(values) == 144
+    assert [row["time"] for row in rows("sales.jsonl")][:2] == ["2012-01", "2012-02"]
+    years = [values[start : start + 12] for start in range(0, 144, 12)]
+    assert all(sum(after) > sum(before) for before, after in zip(years, years[1:], strict=False))
+    assert all(max(year) == max(year[4:9]) for year in years)

@@ -2,7 +2,8 @@
 
 UTTERANCES  one row an utterance, cut into tokens
 PAIRS_CUT   one row a pair, both sides cut into tokens
-LABELS_CUT  one row a text, cut into tokens: its label, or a label for each token
+LABEL_CUT   one row a text, cut into tokens, and its label
+TAGS_CUT    one row a text, cut into tokens, and a tag for each
 TEXT_IDS    one row a text: ids, and what each id stands for in characters
 PAIR_IDS    one row a pair: ids of both sides, and the same for the target side; of labels no such
 SERIES_ROWS one row a series: its values up to the end of a split, and which of them are the split's
@@ -45,13 +46,11 @@ PAIRS_CUT = pa.schema(
         pa.field("target", _TOKENS),
     ]
 )
-LABELS_CUT = pa.schema(
-    [
-        pa.field("group", pa.string()),
-        pa.field("tokens", _TOKENS),
-        pa.field("labels", _TOKENS),
-    ]
-)
+_GROUPED_TOKENS = [pa.field("group", pa.string()), pa.field("tokens", _TOKENS)]
+LABEL_CUT = pa.schema([*_GROUPED_TOKENS, pa.field("label", _TOKENS)])
+TAGS_CUT = pa.schema([*_GROUPED_TOKENS, pa.field("tags", _TOKENS)])
+LABELS = ("label", "tags")
+"""Columns that hold no text, but what is said of it."""
 TEXT_IDS = pa.schema(
     [
         pa.field("inputs", pa.list_(pa.int32())),
@@ -88,13 +87,12 @@ def utterance_strings(batch: pa.RecordBatch) -> list[str]:
 
 def utterance_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
     """A batch of ``UTTERANCES`` from a batch of dialogues and the tokens of its utterances."""
-    dialogues = pc.list_parent_indices(batch.column("utterances"))
     starts = batch.column("utterances").offsets.to_numpy()
-    parents = dialogues.to_numpy()
+    parents = pc.list_parent_indices(batch.column("utterances")).to_numpy()
     turns = np.arange(len(parents)) - (starts[:-1] - starts[0])[parents]
     return pa.RecordBatch.from_arrays(
         [
-            batch.column("group").take(dialogues),
+            of_each_utterance(batch, "group"),
             pa.array(turns, pa.int32()),
             batch.column("speakers").flatten(),
             tokens_array(*tokens),
@@ -111,28 +109,25 @@ def pair_rows(batch: pa.RecordBatch, sources: Tokens, targets: Tokens) -> pa.Rec
     )
 
 
-def labelled_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
-    """A batch of ``LABELS_CUT`` from labelled texts and their tokens: one label a row."""
-    num_rows = batch.num_rows
-    labels = pa.ListArray.from_arrays(
-        pa.array(np.arange(num_rows + 1, dtype=np.int32)), batch.column("label")
-    )
+def labelled_rows(groups: pa.Array, tokens: Tokens, labels: pa.Array) -> pa.RecordBatch:
+    """A batch of ``LABEL_CUT``: a group, the tokens and a label for each row."""
+    ends = pa.array(np.arange(len(labels) + 1, dtype=np.int32))
     return pa.RecordBatch.from_arrays(
-        [batch.column("group"), tokens_array(*tokens), labels], schema=LABELS_CUT
+        [groups, tokens_array(*tokens), pa.ListArray.from_arrays(ends, labels)], schema=LABEL_CUT
     )
 
 
 def tagged_rows(
     groups: pa.Array, tokens: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]
 ) -> pa.RecordBatch:
-    """A batch of ``LABELS_CUT`` with a label for each token."""
+    """A batch of ``TAGS_CUT``: a group, the tokens and a tag for each of them for each row."""
     sides = [pa.array(side, _TOKENS) for side in (tokens, tags)]
-    return pa.RecordBatch.from_arrays([groups, *sides], schema=LABELS_CUT)
+    return pa.RecordBatch.from_arrays([groups, *sides], schema=TAGS_CUT)
 
 
-def utterance_groups(batch: pa.RecordBatch) -> pa.Array:
-    """The group of each utterance of a batch of dialogues."""
-    return batch.column("group").take(pc.list_parent_indices(batch.column("utterances")))
+def of_each_utterance(batch: pa.RecordBatch, column: str) -> pa.Array:
+    """What a column says of the dialogue of each utterance of a batch of dialogues."""
+    return batch.column(column).take(pc.list_parent_indices(batch.column("utterances")))
 
 
 def series_table(

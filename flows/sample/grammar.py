@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.sample.sales import draw_sales
 from flows.sample.sentences import Pair, draw_pair
 from flows.sample.topics import COMMON, FAREWELLS, GREETINGS, NAMES, TOPICS, Topic
 
@@ -159,6 +160,7 @@ def files() -> dict[str, str]:
     rows = {
         "dialogues.jsonl": draw_dialogues(),
         "pairs.jsonl": [pair._asdict() for pair in draw_pairs()],
+        "sales.jsonl": draw_sales(),
     }
     return {
         name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)

@@ -40,6 +40,8 @@ POOLINGS = ("last", "mean", "max")
 class Classification(Problem):
     """Many-to-one: a text is read, then its label is named (d2l 16.2).
 
+    The label of an utterance of a dialogue is the dialogue's topic.
+
     Attributes:
         pooling: what of the top layer's states the label is read from: ``last`` takes the state
             after the last word, and of the backward direction that after the first; ``mean`` and
@@ -50,8 +52,8 @@ class Classification(Problem):
         InputError: for an unknown pooling or fewer than one word.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("labelled",)
-    columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
+    kinds: ClassVar[tuple[str, ...]] = ("labelled", "dialogues")
+    columns: ClassVar[tuple[str, ...]] = ("tokens", "label")
     decides: ClassVar[str] = "macro_f1"
     baselines: ClassVar[tuple[str, ...]] = ("most_frequent",)
 

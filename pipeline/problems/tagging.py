@@ -48,7 +48,7 @@ class Tagging(Problem):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("tagged", "dialogues")
-    columns: ClassVar[tuple[str, ...]] = ("tokens", "labels")
+    columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     decides: ClassVar[str] = "entity_f1"
     baselines: ClassVar[tuple[str, ...]] = ("most_frequent",)
 
