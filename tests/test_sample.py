@@ -1,5 +1,6 @@
 """The bundled sample is what its grammar yields, and is fit to be learnt from and to be read."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -137,5 +138,5 @@ def test_sales_have_a_season_and_a_trend() -> None:
     assert len(values) == 144
     assert [row["time"] for row in rows("sales.jsonl")][:2] == ["2012-01", "2012-02"]
     years = [values[start : start + 12] for start in range(0, 144, 12)]
-    assert all(sum(after) > sum(before) for before, after in zip(years, years[1:], strict=False))
+    assert all(sum(after) > sum(before) for before, after in itertools.pairwise(years))
     assert all(max(year) == max(year[4:9]) for year in years)
