@@ -202,7 +202,13 @@ def train(
         examples_of(tables.read(valid_ids)),
         [len(each) for each in words],
         device=resolve_device(device),
-        observer=_Reporter(variant.name, training.num_epochs, keep, already),
+        observer=_Reporter(
+            variant.name,
+            # A baseline learns in one pass.
+            training.num_epochs if isinstance(variant, Variant) else 1,
+            keep,
+            already,
+        ),
         state=TrainingState(*kept) if kept else None,
     )
     checkpoint = checkpoints.save(

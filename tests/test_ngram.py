@@ -1,5 +1,6 @@
 """The n-gram model against the formulas of the paper, counted in dictionaries."""
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from flows.catalogue import SAMPLES
 from pipeline.baselines.ngram import KneserNey, discounts
 from pipeline.errors import InputError
 from pipeline.vocabulary import BOS, EOS
@@ -195,6 +197,37 @@ def test_texts_shorter_than_the_order_are_enough() -> None:
 def test_an_order_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1"):
         KneserNey(0, V)
+
+
+KENLM = {
+    "How much is this sweater?": -6.854705,
+    "This lamp costs two hundred yuan.": -4.775152,
+    "If there is time, my parents will knit a sweater.": -9.067846,
+    "She is going to play football this weekend.": -7.770626,
+    "He goes to Hangzhou by train.": -5.033192,
+    "Do you want to tidy the bookshelf tomorrow?": -7.078064,
+}
+"""Sentence -> log10 of its probability, by `lmplz -o 4` over the sample's first 900 sentences."""
+
+
+def test_kenlm_gives_sentences_the_same_probabilities() -> None:
+    sample = SAMPLES / "pairs.jsonl"
+    lines = sample.read_text(encoding="utf-8").splitlines()[:900]
+    sentences = [json.loads(line)["en"].split() for line in lines]
+    words = sorted({word for sentence in sentences for word in sentence})
+    # KenLM's words are these, </s> and <unk>; here <bos> takes the place of the last.
+    num_words = len(words) + 2
+    free = [place for place in range(num_words) if place not in (BOS, EOS)]
+    ids = dict(zip(words, free, strict=True))
+
+    def coded(sentence: list[str]) -> list[int]:
+        return [BOS, *(ids[word] for word in sentence), EOS]
+
+    model = KneserNey(4, num_words)
+    model.estimate(*joined([coded(sentence) for sentence in sentences]))
+    for sentence, expected in KENLM.items():
+        found = model.log_probability(*contexts_of([coded(sentence.split())], 3)).sum()
+        assert found.item() / math.log(10) == pytest.approx(expected, abs=5e-6)
 
 
 def test_wikitext_2_at_its_measured_perplexity(shared_data: Path) -> None:
