@@ -69,8 +69,8 @@ class SplitRefs(BaseModel, frozen=True):
     test: TableRef
     num_duplicates: int
     num_leaks: int
-    num_near_copies: int = 0
-    num_near_duplicates: int = 0
+    num_near_copies: int
+    num_near_duplicates: int
 
     @property
     def tables(self) -> dict[str, TableRef]:
@@ -238,9 +238,7 @@ def divide(
             division = divide_texts(groups, turns, documents, splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
     return SplitRefs(
-        train=refs["train"],
-        valid=refs["valid"],
-        test=refs["test"],
+        **refs,
         num_duplicates=division.num_duplicates,
         num_leaks=division.num_leaks,
         num_near_copies=division.num_near_copies,
@@ -303,11 +301,7 @@ def divide_series(
             ]
         )
     return SplitRefs(
-        train=refs["train"],
-        valid=refs["valid"],
-        test=refs["test"],
-        num_duplicates=corrected,
-        num_leaks=0,
+        **refs, num_duplicates=corrected, num_leaks=0, num_near_copies=0, num_near_duplicates=0
     )
 
 
