@@ -6,7 +6,7 @@ Each is cached by content, so that a new file costs the cutting of that file alo
 vocabulary size cuts nothing again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,8 @@ from pipeline.splits import (
     text_documents,
     text_keys,
 )
-from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
+from pipeline.subwords import Subwords
+from pipeline.text import TextConfig, Tokenizer, Utf8, normalise, uncut_batch
 from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
 from warehouse.arrays import Arrays
 from warehouse.examples import (
@@ -45,6 +46,7 @@ from warehouse.examples import (
     TAGS_CUT,
     UTTERANCES,
     id_table,
+    json_table,
     labelled_rows,
     of_each_utterance,
     pair_rows,
@@ -55,6 +57,7 @@ from warehouse.examples import (
     tagged_rows,
     utterance_rows,
     utterance_texts,
+    with_tokens,
     words_table,
 )
 from warehouse.records import SERIES
@@ -77,26 +80,33 @@ class SplitRefs(BaseModel, frozen=True):
         """Split -> table."""
         return {name: getattr(self, name) for name in SPLITS}
 
+    def with_tables(self, tables: Mapping[str, TableRef]) -> "SplitRefs":
+        """The same splits, in other tables."""
+        return self.model_copy(update=tables)
+
 
 class VocabularyRef(BaseModel, frozen=True):
     """A vocabulary: the first ``num_words`` rows of the training split's counted words.
 
     ``num_tokens`` are the running words of the training split, ``unknown_rate`` the share of them
-    that the vocabulary leaves out.
+    that the vocabulary leaves out. ``subwords`` is what the words were cut by, where they are
+    subwords.
     """
 
     counts: TableRef
     num_words: int
     num_tokens: int
     unknown_rate: float
+    subwords: TableRef | None = None
 
     def cache_digest(self) -> str:
-        """The identity of the words, of their ids, and of the words left out."""
-        return f"{self.counts.digest}:{self.num_words}"
+        """The identity of the words, of their ids, of the words left out, and of the cut."""
+        cut = f":{self.subwords.digest}" if self.subwords else ""
+        return f"{self.counts.digest}:{self.num_words}{cut}"
 
     def intact(self, root: str) -> bool:
-        """Whether the table of words is there and whole."""
-        return self.counts.intact(root)
+        """Whether the tables are there and whole."""
+        return self.counts.intact(root) and (not self.subwords or self.subwords.intact(root))
 
 
 def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:
@@ -174,7 +184,11 @@ def tokenize(
 
 
 def _cut(tokenizer: Tokenizer, texts: tuple[Any, Any]) -> tuple[Any, Any, Any]:
-    normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
+    """The tokens of a column; what is cut into subwords stays whole until they are learnt."""
+    if tokenizer.config.unit == "subword":
+        normalised, token_offsets, list_offsets = uncut_batch(Utf8(*texts), tokenizer.config)
+    else:
+        normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
     return normalised.data, token_offsets, list_offsets
 
 
@@ -312,8 +326,42 @@ def _row_keys(column: Any) -> Any:
 
 
 @cached_task()
+def learn_subwords(root: str, train: TableRef, column: str, text: TextConfig) -> TableRef:
+    """Learn the subwords of one column from the texts of the training split, and of no other."""
+    tables = Tables(root)
+    texts = ("".join(tokens) for tokens in word_rows(tables, train, column))
+    subwords = Subwords.train(texts, text.subword_size)
+    return tables.write([json_table(subwords.to_json())])
+
+
+@cached_task()
+def cut_into_subwords(root: str, rows: TableRef, column: str, subwords: TableRef) -> TableRef:
+    """The rows of a split with one column, whose texts were whole, cut into subwords."""
+    tables = Tables(root)
+    # The texts are normalised already, and twice is not once: "&amp;lt;" would become "<".
+    as_it_is = TextConfig(unit="subword", normalisation=())
+    tokenizer = Tokenizer(as_it_is, subwords=read_subwords(tables, subwords))
+    table = tables.read(rows)
+    normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(
+        _row_utf8(table.column(column))
+    )
+    return tables.write(
+        [with_tokens(table, column, (normalised.data, token_offsets, list_offsets))]
+    )
+
+
+def read_subwords(tables: Tables, ref: TableRef) -> Subwords:
+    """What was learnt of subwords."""
+    return Subwords.from_json(tables.read(ref).column("json")[0].as_py())
+
+
+@cached_task()
 def build_vocabulary(
-    root: str, train: TableRef, column: str, vocabulary: VocabularyConfig
+    root: str,
+    train: TableRef,
+    column: str,
+    vocabulary: VocabularyConfig,
+    subwords: TableRef | None = None,
 ) -> VocabularyRef:
     """Count the words of the training split and choose those that get an id."""
     tables = Tables(root)
@@ -327,6 +375,7 @@ def build_vocabulary(
         num_words=len(chosen.words),
         num_tokens=coverage.num_tokens,
         unknown_rate=coverage.unknown_rate,
+        subwords=subwords,
     )
 
 

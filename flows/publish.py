@@ -171,6 +171,7 @@ def publication_of(
         retraining=retraining,
         ranked_by=f"test/{problem.decides}",
         greater_is_better=METRICS[problem.decides].greater_is_better,
+        requirements=("tokenizers",) if any(each.subwords for each in vocabularies) else (),
         started_ms=fitted.started_ms,
     )
 

@@ -33,9 +33,11 @@ from flows.prepare import (
     SplitRefs,
     VocabularyRef,
     build_vocabulary,
+    cut_into_subwords,
     divide,
     divide_series,
     encode,
+    learn_subwords,
     tokenize,
 )
 from flows.publish import Candidate, Decision, decide, publication_of
@@ -146,7 +148,7 @@ def retrain(
         problem.check(variant)
     if any(isinstance(variant, Variant) for variant in chosen):
         problem.check_network(network)
-    _check_data(problem, records, splits)
+    _check_data(problem, records, splits, text)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
@@ -307,6 +309,30 @@ def _prepare(
     divided = steps.run(
         divide, root=root, shards=shards, kind=records.kind, columns=columns, splits=splits
     )
+    subwords: dict[str, TableRef] = {}
+    for column, text in zip(columns, texts, strict=False):
+        if text.unit == "subword":
+            subwords[column] = steps.run(
+                learn_subwords,
+                label=column,
+                root=root,
+                train=divided.train,
+                column=column,
+                text=text,
+            )
+            divided = divided.with_tables(
+                {
+                    split: steps.run(
+                        cut_into_subwords,
+                        label=f"{column} {split}",
+                        root=root,
+                        rows=rows,
+                        column=column,
+                        subwords=subwords[column],
+                    )
+                    for split, rows in divided.tables.items()
+                }
+            )
     vocabularies: list[VocabularyRef] = [
         steps.run(
             build_vocabulary,
@@ -316,6 +342,7 @@ def _prepare(
             column=column,
             # Every label counts, however rare.
             vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
+            subwords=subwords.get(column),
         )
         for column in columns
     ]
@@ -335,7 +362,9 @@ def _prepare(
     return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable)
 
 
-def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig) -> None:
+def _check_data(
+    problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
+) -> None:
     """Refuse data that a problem cannot learn from, or that cannot be divided so.
 
     Raises:
@@ -346,6 +375,8 @@ def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfi
             f"{problem.name} cannot learn from {records.kind}: set records.kind to "
             f"{' or '.join(problem.kinds)}, or choose another problem.name"
         )
+    if isinstance(problem, Tagging) and text.unit == "subword":
+        raise InputError("tagging gives a label to each word: set text.unit to word")
     if records.kind in IN_ORDER and splits.by != "chronological":
         raise InputError(
             f"rows of {records.kind} mean something only in their order: set splits.by to "
