@@ -37,8 +37,9 @@ from pipeline.splits import (
 )
 from pipeline.subwords import Subwords
 from pipeline.text import TextConfig, Tokenizer, Utf8, normalise, uncut_batch
-from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
+from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig, coverage_by_size
 from warehouse.arrays import Arrays
+from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import (
     LABEL_CUT,
     LABELS,
@@ -90,7 +91,7 @@ class VocabularyRef(BaseModel, frozen=True):
 
     ``num_tokens`` are the running words of the training split, ``unknown_rate`` the share of them
     that the vocabulary leaves out. ``subwords`` is what the words were cut by, where they are
-    subwords.
+    subwords. ``num_kept`` of its ids, specials included, are those of the model that it extends.
     """
 
     counts: TableRef
@@ -98,15 +99,36 @@ class VocabularyRef(BaseModel, frozen=True):
     num_tokens: int
     unknown_rate: float
     subwords: TableRef | None = None
+    num_kept: int = 0
 
     def cache_digest(self) -> str:
         """The identity of the words, of their ids, of the words left out, and of the cut."""
         cut = f":{self.subwords.digest}" if self.subwords else ""
-        return f"{self.counts.digest}:{self.num_words}{cut}"
+        kept = f":{self.num_kept} kept" if self.num_kept else ""
+        return f"{self.counts.digest}:{self.num_words}{cut}{kept}"
 
     def intact(self, root: str) -> bool:
         """Whether the tables are there and whole."""
         return self.counts.intact(root) and (not self.subwords or self.subwords.intact(root))
+
+
+class SizeCoverage(BaseModel, frozen=True):
+    """Which share of the running words of the training split the most frequent words make up."""
+
+    num_words: int
+    share: float
+
+
+class CoverageReport(BaseModel, frozen=True):
+    """What a vocabulary covers: the share of unknown words in each split.
+
+    ``coverage_by_size`` says it of vocabularies of other sizes, for the training split.
+    """
+
+    column: str
+    num_words: int
+    unknown_rates: dict[str, float]
+    coverage_by_size: list[SizeCoverage]
 
 
 def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:
@@ -376,6 +398,70 @@ def build_vocabulary(
         num_tokens=coverage.num_tokens,
         unknown_rate=coverage.unknown_rate,
         subwords=subwords,
+    )
+
+
+@cached_task()
+def extend_vocabulary(
+    root: str,
+    train: TableRef,
+    column: str,
+    vocabulary: VocabularyConfig,
+    checkpoint: CheckpointRef,
+    which: str,
+    subwords: TableRef | None = None,
+) -> VocabularyRef:
+    """The vocabulary of a trained model, and behind it what is new in the training split.
+
+    Every word of the model keeps its id, whether or not it still occurs, so row i of a matrix of
+    weights is word i's in the old model and in the new one: ``num_kept`` rows are copied, the rest
+    are new. ``which`` is the vocabulary's name in the checkpoint.
+    """
+    tables = Tables(root)
+    old = Vocabulary.from_json(Checkpoints(root).load(checkpoint).vocabularies[which])
+    words, counts = count_words(tables.batches(train, [column]), column)
+    extended = old.extend(words, counts, vocabulary)
+    coverage = extended.coverage(words, counts)
+    counted = dict(zip(words, counts.tolist(), strict=True))
+    left_out = [word for word in words if word not in extended]
+    ordered = [*extended.words, *left_out]
+    return VocabularyRef(
+        counts=tables.write(
+            [words_table(ordered, np.array([counted.get(word, 0) for word in ordered], np.int64))]
+        ),
+        num_words=len(extended.words),
+        num_tokens=coverage.num_tokens,
+        unknown_rate=coverage.unknown_rate,
+        subwords=subwords,
+        num_kept=len(old),
+    )
+
+
+@cached_task()
+def keep_subwords(root: str, checkpoint: CheckpointRef, which: str) -> TableRef:
+    """The subwords of a trained model, whose vocabulary is extended: it cuts as it always did."""
+    found = Checkpoints(root).load(checkpoint).vocabularies[which]
+    return Tables(root).write([json_table(Subwords.from_json(found).to_json())])
+
+
+@cached_task()
+def measure_coverage(
+    root: str, splits: Mapping[str, TableRef], column: str, vocabulary: VocabularyRef
+) -> CoverageReport:
+    """How much of each split a vocabulary covers, and how much one of another size would cover."""
+    tables = Tables(root)
+    known = read_vocabulary(tables, vocabulary)
+    unknown_rates, by_size = {}, {}
+    for split, rows in splits.items():
+        words, counts = count_words(tables.batches(rows, [column]), column)
+        unknown_rates[split] = known.coverage(words, counts).unknown_rate
+        if split == "train":
+            by_size = coverage_by_size(counts)
+    return CoverageReport(
+        column=column,
+        num_words=len(known.words),
+        unknown_rates=unknown_rates,
+        coverage_by_size=[SizeCoverage(num_words=n, share=each) for n, each in by_size.items()],
     )
 
 

@@ -27,9 +27,10 @@ from flows.catalogue import (
     tracking_uri,
     warehouse_root,
 )
-from flows.ingest import IngestReport, ingest_sources
+from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
 from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
 from flows.prepare import (
+    CoverageReport,
     SplitRefs,
     VocabularyRef,
     build_vocabulary,
@@ -38,6 +39,7 @@ from flows.prepare import (
     divide_series,
     encode,
     learn_subwords,
+    measure_coverage,
     tokenize,
 )
 from flows.publish import Candidate, Decision, decide, publication_of
@@ -88,6 +90,7 @@ class RetrainReport(BaseModel, frozen=True):
     ingest: IngestReport
     splits: SplitRefs
     vocabularies: tuple[VocabularyRef, ...]
+    coverage: tuple[CoverageReport, ...]
     variants: tuple[VariantReport, ...]
     champion: int | None
     reason: str
@@ -109,6 +112,7 @@ def retrain(
     network: NetworkConfig = NetworkConfig(),  # noqa: B008
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    snapshot: str | None = None,
     device: str = "auto",
     warehouse: str | None = None,
     overrides: dict[str, Any] | None = None,
@@ -129,6 +133,7 @@ def retrain(
         network: sizes that all variants share.
         training: how each variant is fitted.
         evaluation: how each variant is scored.
+        snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
         device: auto, cpu or cuda.
         warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
         overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
@@ -157,7 +162,15 @@ def retrain(
     if isinstance(problem, Seq2Seq):
         texts = (text, target_text or text)
     data = _prepare(
-        steps, name, problem, source_addresses(sources), records, splits, texts, vocabulary
+        steps,
+        problem,
+        ingested_snapshot(steps, name, snapshot)
+        if snapshot
+        else ingest_sources(steps, name, source_addresses(sources), records),
+        records.kind,
+        splits,
+        texts,
+        vocabulary,
     )
 
     def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
@@ -218,6 +231,7 @@ def retrain(
             snapshot=data.ingested.snapshot.id,
             usable=data.usable,
             vocabularies=data.vocabularies,
+            coverage=data.coverage,
             retraining=f"{began:%Y-%m-%d %H:%M} UTC",
         )
         version = registry.publish(publication)
@@ -247,6 +261,7 @@ def retrain(
         ingest=data.ingested,
         splits=data.splits,
         vocabularies=data.vocabularies,
+        coverage=data.coverage,
         variants=tuple(reports),
         champion=decision.champion,
         reason=decision.reason,
@@ -271,21 +286,20 @@ class Prepared:
     vocabularies: tuple[VocabularyRef, ...]
     ids: dict[str, TableRef]
     usable: UsableRows
+    coverage: tuple[CoverageReport, ...] = ()
 
 
 def _prepare(
     steps: Steps,
-    name: str,
     problem: AnyProblem,
-    sources: Sequence[str],
-    records: RecordsConfig,
+    ingested: IngestReport,
+    kind: str,
     splits: SplitsConfig,
     texts: tuple[TextConfig, ...],
     vocabulary: VocabularyConfig,
 ) -> Prepared:
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
     root = str(steps.root)
-    ingested = ingest_sources(steps, name, sources, records)
     if isinstance(problem, Forecasting):
         divided = steps.run(
             divide_series, root=root, shards=ingested.shards, splits=splits, period=problem.period
@@ -299,16 +313,14 @@ def _prepare(
             label=shard.digest[:8],
             root=root,
             shard=shard,
-            kind=records.kind,
+            kind=kind,
             columns=columns,
             text=texts[0],
-            target_text=texts[-1] if records.kind == "pairs" else None,
+            target_text=texts[-1] if kind == "pairs" else None,
         )
         for shard in ingested.shards
     ]
-    divided = steps.run(
-        divide, root=root, shards=shards, kind=records.kind, columns=columns, splits=splits
-    )
+    divided = steps.run(divide, root=root, shards=shards, kind=kind, columns=columns, splits=splits)
     subwords: dict[str, TableRef] = {}
     for column, text in zip(columns, texts, strict=False):
         if text.unit == "subword":
@@ -359,7 +371,18 @@ def _prepare(
         for split, rows in divided.tables.items()
     }
     usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
-    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable)
+    coverage = tuple(
+        steps.run(
+            measure_coverage,
+            label=column,
+            root=root,
+            splits=divided.tables,
+            column=column,
+            vocabulary=known,
+        )
+        for column, known in zip(columns, vocabularies, strict=True)
+    )
+    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable, coverage)
 
 
 def _check_data(
