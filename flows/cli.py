@@ -172,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
         help="these instead of the deployment's own, such as lstm,gru-2,bilstm",
     )
     retrain.add_argument(
+        "--snapshot",
+        metavar="ID",
+        help="train on this snapshot as it is and read no source: the beginning of the id that "
+        "every version shows",
+    )
+    retrain.add_argument(
         "--split",
         choices=SPLIT_BY,
         help="hold out by a hash that never moves a record, or the records that came last "
@@ -353,6 +359,8 @@ def _retrain(parsed: argparse.Namespace) -> int:
     if parsed.warehouse:
         parameters["warehouse"] = parsed.warehouse
     overrides = dict(setting(each) for each in parsed.set)
+    if parsed.snapshot:
+        parameters["snapshot"] = parsed.snapshot
     if parsed.split:
         overrides["splits.by"] = parsed.split
     from flows.retrain import retrain

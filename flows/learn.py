@@ -12,12 +12,13 @@ from flows.prepare import (
     VocabularyRef,
     encoded_rows,
     labelled_ids,
+    read_subwords,
     read_vocabulary,
     spelling_beyond,
     word_rows,
 )
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import VOCABULARIES, Predictor
+from pipeline.prediction import SUBWORDS, VOCABULARIES, Predictor
 from pipeline.problems import Tagging
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
@@ -214,7 +215,12 @@ def train(
     checkpoint = checkpoints.save(
         config,
         fitted.weights,
-        {name: each.to_json() for name, each in zip(VOCABULARIES, words, strict=False)},
+        {name: each.to_json() for name, each in zip(VOCABULARIES, words, strict=False)}
+        | {
+            name: read_subwords(tables, each.subwords).to_json()
+            for name, each in zip(SUBWORDS, vocabularies, strict=False)
+            if each.subwords
+        },
         fitted.history,
     )
     checkpoints.drop_state(key)
@@ -287,7 +293,9 @@ def _read_split(
     cut = tables.read(rows, columns)
     # The tokens of tagged texts were given, whatever cuts the texts of predictions.
     given = isinstance(predictor.config.problem, Tagging)
-    if tuple(texts) != predictor.texts and not given:
+    learnt = [ref.subwords and read_subwords(tables, ref.subwords) for ref in vocabularies]
+    same = tuple(texts) == predictor.texts and predictor.subwords == tuple(learnt[: len(texts)])
+    if not same and not given:
         sides = [
             [tokenizer.tokenize(text) for text in side]
             for side, tokenizer in zip(written, predictor.tokenizers, strict=True)

@@ -6,7 +6,7 @@ Each is cached by content, so that a new file costs the cutting of that file alo
 vocabulary size cuts nothing again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,9 +35,11 @@ from pipeline.splits import (
     text_documents,
     text_keys,
 )
-from pipeline.text import TextConfig, Tokenizer, Utf8, normalise
-from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig
+from pipeline.subwords import Subwords
+from pipeline.text import TextConfig, Tokenizer, Utf8, normalise, uncut_batch
+from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig, coverage_by_size
 from warehouse.arrays import Arrays
+from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import (
     LABEL_CUT,
     LABELS,
@@ -45,6 +47,7 @@ from warehouse.examples import (
     TAGS_CUT,
     UTTERANCES,
     id_table,
+    json_table,
     labelled_rows,
     of_each_utterance,
     pair_rows,
@@ -55,6 +58,7 @@ from warehouse.examples import (
     tagged_rows,
     utterance_rows,
     utterance_texts,
+    with_tokens,
     words_table,
 )
 from warehouse.records import SERIES
@@ -69,34 +73,62 @@ class SplitRefs(BaseModel, frozen=True):
     test: TableRef
     num_duplicates: int
     num_leaks: int
-    num_near_copies: int = 0
-    num_near_duplicates: int = 0
+    num_near_copies: int
+    num_near_duplicates: int
 
     @property
     def tables(self) -> dict[str, TableRef]:
         """Split -> table."""
         return {name: getattr(self, name) for name in SPLITS}
 
+    def with_tables(self, tables: Mapping[str, TableRef]) -> "SplitRefs":
+        """The same splits, in other tables."""
+        return self.model_copy(update=tables)
+
 
 class VocabularyRef(BaseModel, frozen=True):
     """A vocabulary: the first ``num_words`` rows of the training split's counted words.
 
     ``num_tokens`` are the running words of the training split, ``unknown_rate`` the share of them
-    that the vocabulary leaves out.
+    that the vocabulary leaves out. ``subwords`` is what the words were cut by, where they are
+    subwords. ``num_kept`` of its ids, specials included, are those of the model that it extends.
     """
 
     counts: TableRef
     num_words: int
     num_tokens: int
     unknown_rate: float
+    subwords: TableRef | None = None
+    num_kept: int = 0
 
     def cache_digest(self) -> str:
-        """The identity of the words, of their ids, and of the words left out."""
-        return f"{self.counts.digest}:{self.num_words}"
+        """The identity of the words, of their ids, of the words left out, and of the cut."""
+        cut = f":{self.subwords.digest}" if self.subwords else ""
+        kept = f":{self.num_kept} kept" if self.num_kept else ""
+        return f"{self.counts.digest}:{self.num_words}{cut}{kept}"
 
     def intact(self, root: str) -> bool:
-        """Whether the table of words is there and whole."""
-        return self.counts.intact(root)
+        """Whether the tables are there and whole."""
+        return self.counts.intact(root) and (not self.subwords or self.subwords.intact(root))
+
+
+class SizeCoverage(BaseModel, frozen=True):
+    """Which share of the running words of the training split the most frequent words make up."""
+
+    num_words: int
+    share: float
+
+
+class CoverageReport(BaseModel, frozen=True):
+    """What a vocabulary covers: the share of unknown words in each split.
+
+    ``coverage_by_size`` says it of vocabularies of other sizes, for the training split.
+    """
+
+    column: str
+    num_words: int
+    unknown_rates: dict[str, float]
+    coverage_by_size: list[SizeCoverage]
 
 
 def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:
@@ -174,7 +206,11 @@ def tokenize(
 
 
 def _cut(tokenizer: Tokenizer, texts: tuple[Any, Any]) -> tuple[Any, Any, Any]:
-    normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
+    """The tokens of a column; what is cut into subwords stays whole until they are learnt."""
+    if tokenizer.config.unit == "subword":
+        normalised, token_offsets, list_offsets = uncut_batch(Utf8(*texts), tokenizer.config)
+    else:
+        normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8(*texts))
     return normalised.data, token_offsets, list_offsets
 
 
@@ -238,9 +274,7 @@ def divide(
             division = divide_texts(groups, turns, documents, splits)
     refs = {name: tables.write([rows.take(taken)]) for name, taken in division.rows.items()}
     return SplitRefs(
-        train=refs["train"],
-        valid=refs["valid"],
-        test=refs["test"],
+        **refs,
         num_duplicates=division.num_duplicates,
         num_leaks=division.num_leaks,
         num_near_copies=division.num_near_copies,
@@ -303,11 +337,7 @@ def divide_series(
             ]
         )
     return SplitRefs(
-        train=refs["train"],
-        valid=refs["valid"],
-        test=refs["test"],
-        num_duplicates=corrected,
-        num_leaks=0,
+        **refs, num_duplicates=corrected, num_leaks=0, num_near_copies=0, num_near_duplicates=0
     )
 
 
@@ -318,8 +348,42 @@ def _row_keys(column: Any) -> Any:
 
 
 @cached_task()
+def learn_subwords(root: str, train: TableRef, column: str, text: TextConfig) -> TableRef:
+    """Learn the subwords of one column from the texts of the training split, and of no other."""
+    tables = Tables(root)
+    texts = ("".join(tokens) for tokens in word_rows(tables, train, column))
+    subwords = Subwords.train(texts, text.subword_size)
+    return tables.write([json_table(subwords.to_json())])
+
+
+@cached_task()
+def cut_into_subwords(root: str, rows: TableRef, column: str, subwords: TableRef) -> TableRef:
+    """The rows of a split with one column, whose texts were whole, cut into subwords."""
+    tables = Tables(root)
+    # The texts are normalised already, and twice is not once: "&amp;lt;" would become "<".
+    as_it_is = TextConfig(unit="subword", normalisation=())
+    tokenizer = Tokenizer(as_it_is, subwords=read_subwords(tables, subwords))
+    table = tables.read(rows)
+    normalised, token_offsets, list_offsets = tokenizer.tokenize_batch(
+        _row_utf8(table.column(column))
+    )
+    return tables.write(
+        [with_tokens(table, column, (normalised.data, token_offsets, list_offsets))]
+    )
+
+
+def read_subwords(tables: Tables, ref: TableRef) -> Subwords:
+    """What was learnt of subwords."""
+    return Subwords.from_json(tables.read(ref).column("json")[0].as_py())
+
+
+@cached_task()
 def build_vocabulary(
-    root: str, train: TableRef, column: str, vocabulary: VocabularyConfig
+    root: str,
+    train: TableRef,
+    column: str,
+    vocabulary: VocabularyConfig,
+    subwords: TableRef | None = None,
 ) -> VocabularyRef:
     """Count the words of the training split and choose those that get an id."""
     tables = Tables(root)
@@ -333,6 +397,71 @@ def build_vocabulary(
         num_words=len(chosen.words),
         num_tokens=coverage.num_tokens,
         unknown_rate=coverage.unknown_rate,
+        subwords=subwords,
+    )
+
+
+@cached_task()
+def extend_vocabulary(
+    root: str,
+    train: TableRef,
+    column: str,
+    vocabulary: VocabularyConfig,
+    checkpoint: CheckpointRef,
+    which: str,
+    subwords: TableRef | None = None,
+) -> VocabularyRef:
+    """The vocabulary of a trained model, and behind it what is new in the training split.
+
+    Every word of the model keeps its id, whether or not it still occurs, so row i of a matrix of
+    weights is word i's in the old model and in the new one: ``num_kept`` rows are copied, the rest
+    are new. ``which`` is the vocabulary's name in the checkpoint.
+    """
+    tables = Tables(root)
+    old = Vocabulary.from_json(Checkpoints(root).load(checkpoint).vocabularies[which])
+    words, counts = count_words(tables.batches(train, [column]), column)
+    extended = old.extend(words, counts, vocabulary)
+    coverage = extended.coverage(words, counts)
+    counted = dict(zip(words, counts.tolist(), strict=True))
+    left_out = [word for word in words if word not in extended]
+    ordered = [*extended.words, *left_out]
+    return VocabularyRef(
+        counts=tables.write(
+            [words_table(ordered, np.array([counted.get(word, 0) for word in ordered], np.int64))]
+        ),
+        num_words=len(extended.words),
+        num_tokens=coverage.num_tokens,
+        unknown_rate=coverage.unknown_rate,
+        subwords=subwords,
+        num_kept=len(old),
+    )
+
+
+@cached_task()
+def keep_subwords(root: str, checkpoint: CheckpointRef, which: str) -> TableRef:
+    """The subwords of a trained model, whose vocabulary is extended: it cuts as it always did."""
+    found = Checkpoints(root).load(checkpoint).vocabularies[which]
+    return Tables(root).write([json_table(Subwords.from_json(found).to_json())])
+
+
+@cached_task()
+def measure_coverage(
+    root: str, splits: Mapping[str, TableRef], column: str, vocabulary: VocabularyRef
+) -> CoverageReport:
+    """How much of each split a vocabulary covers, and how much one of another size would cover."""
+    tables = Tables(root)
+    known = read_vocabulary(tables, vocabulary)
+    unknown_rates, by_size = {}, {}
+    for split, rows in splits.items():
+        words, counts = count_words(tables.batches(rows, [column]), column)
+        unknown_rates[split] = known.coverage(words, counts).unknown_rate
+        if split == "train":
+            by_size = coverage_by_size(counts)
+    return CoverageReport(
+        column=column,
+        num_words=len(known.words),
+        unknown_rates=unknown_rates,
+        coverage_by_size=[SizeCoverage(num_words=n, share=each) for n, each in by_size.items()],
     )
 
 

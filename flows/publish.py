@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from flows.caching import Steps
 from flows.learn import FitReport, ScoreReport, UsableRows
-from flows.prepare import SplitRefs, VocabularyRef
+from flows.prepare import CoverageReport, SplitRefs, VocabularyRef
 from pipeline.metrics import METRICS, paired_bootstrap
 from pipeline.prediction import PREDICTORS
 from pipeline.problems import Problem
@@ -90,6 +90,7 @@ def publication_of(
     snapshot: str,
     usable: UsableRows,
     vocabularies: Sequence[VocabularyRef],
+    coverage: Sequence[CoverageReport],
     retraining: str,
 ) -> Publication:
     """Everything that the registry shows of a trained variant."""
@@ -121,6 +122,7 @@ def publication_of(
             f"{fitted.tokens_per_second:,.0f} tokens/s, ended by {fitted.stopped}"
         ),
     ]
+    lines += [_coverage_line(each) for each in coverage]
     lines += [f"- {metric}: `{text}`" for metric, text in scores["test"].signatures.items()]
     return Publication(
         name=name,
@@ -145,6 +147,7 @@ def publication_of(
             "data/leaks": float(splits.num_leaks),
             "data/near_copies": float(splits.num_near_copies),
             "data/near_duplicates": float(splits.num_near_duplicates),
+            **_coverage_scores(coverage),
         },
         datasets=[
             DatasetInfo(
@@ -171,6 +174,7 @@ def publication_of(
         retraining=retraining,
         ranked_by=f"test/{problem.decides}",
         greater_is_better=METRICS[problem.decides].greater_is_better,
+        requirements=("tokenizers",) if any(each.subwords for each in vocabularies) else (),
         started_ms=fitted.started_ms,
     )
 
@@ -189,6 +193,29 @@ def _examples(config: Mapping[str, Any]) -> list[str]:
     if config["text"] is None:
         return [" ".join(map(str, range(1, config["problem"]["window"] + 1)))]
     return EXAMPLES[config["text"]["language"]]
+
+
+def _coverage_line(report: CoverageReport) -> str:
+    """What a vocabulary leaves out, and what others would cover, in one line of the page."""
+    unknown = ", ".join(f"{rate:.2%} in {name}" for name, rate in report.unknown_rates.items())
+    sizes = ", ".join(
+        f"{each.num_words:,} cover {each.share:.1%}" for each in report.coverage_by_size
+    )
+    return (
+        f"- {report.column}: {report.num_words:,} words have an id; unknown are {unknown}; of the "
+        f"running words of training, the most frequent {sizes}"
+    )
+
+
+def _coverage_scores(coverage: Sequence[CoverageReport]) -> dict[str, float]:
+    """The same as metrics, so that versions can be compared by them."""
+    scores = {}
+    for report in coverage:
+        for split, rate in report.unknown_rates.items():
+            scores[f"data/{report.column}_unknown_rate_{split}"] = rate
+        for each in report.coverage_by_size:
+            scores[f"data/{report.column}_coverage_{each.num_words}"] = each.share
+    return scores
 
 
 def headline_of(problem: str, metrics: Mapping[str, float]) -> str:

@@ -27,15 +27,19 @@ from flows.catalogue import (
     tracking_uri,
     warehouse_root,
 )
-from flows.ingest import IngestReport, ingest_sources
+from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
 from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
 from flows.prepare import (
+    CoverageReport,
     SplitRefs,
     VocabularyRef,
     build_vocabulary,
+    cut_into_subwords,
     divide,
     divide_series,
     encode,
+    learn_subwords,
+    measure_coverage,
     tokenize,
 )
 from flows.publish import Candidate, Decision, decide, publication_of
@@ -86,6 +90,7 @@ class RetrainReport(BaseModel, frozen=True):
     ingest: IngestReport
     splits: SplitRefs
     vocabularies: tuple[VocabularyRef, ...]
+    coverage: tuple[CoverageReport, ...]
     variants: tuple[VariantReport, ...]
     champion: int | None
     reason: str
@@ -107,6 +112,7 @@ def retrain(
     network: NetworkConfig = NetworkConfig(),  # noqa: B008
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    snapshot: str | None = None,
     device: str = "auto",
     warehouse: str | None = None,
     overrides: dict[str, Any] | None = None,
@@ -127,6 +133,7 @@ def retrain(
         network: sizes that all variants share.
         training: how each variant is fitted.
         evaluation: how each variant is scored.
+        snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
         device: auto, cpu or cuda.
         warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
         overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
@@ -146,7 +153,7 @@ def retrain(
         problem.check(variant)
     if any(isinstance(variant, Variant) for variant in chosen):
         problem.check_network(network)
-    _check_data(problem, records, splits)
+    _check_data(problem, records, splits, text)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
@@ -155,7 +162,15 @@ def retrain(
     if isinstance(problem, Seq2Seq):
         texts = (text, target_text or text)
     data = _prepare(
-        steps, name, problem, source_addresses(sources), records, splits, texts, vocabulary
+        steps,
+        problem,
+        ingested_snapshot(steps, name, snapshot)
+        if snapshot
+        else ingest_sources(steps, name, source_addresses(sources), records),
+        records.kind,
+        splits,
+        texts,
+        vocabulary,
     )
 
     def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
@@ -216,6 +231,7 @@ def retrain(
             snapshot=data.ingested.snapshot.id,
             usable=data.usable,
             vocabularies=data.vocabularies,
+            coverage=data.coverage,
             retraining=f"{began:%Y-%m-%d %H:%M} UTC",
         )
         version = registry.publish(publication)
@@ -245,6 +261,7 @@ def retrain(
         ingest=data.ingested,
         splits=data.splits,
         vocabularies=data.vocabularies,
+        coverage=data.coverage,
         variants=tuple(reports),
         champion=decision.champion,
         reason=decision.reason,
@@ -269,21 +286,20 @@ class Prepared:
     vocabularies: tuple[VocabularyRef, ...]
     ids: dict[str, TableRef]
     usable: UsableRows
+    coverage: tuple[CoverageReport, ...] = ()
 
 
 def _prepare(
     steps: Steps,
-    name: str,
     problem: AnyProblem,
-    sources: Sequence[str],
-    records: RecordsConfig,
+    ingested: IngestReport,
+    kind: str,
     splits: SplitsConfig,
     texts: tuple[TextConfig, ...],
     vocabulary: VocabularyConfig,
 ) -> Prepared:
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
     root = str(steps.root)
-    ingested = ingest_sources(steps, name, sources, records)
     if isinstance(problem, Forecasting):
         divided = steps.run(
             divide_series, root=root, shards=ingested.shards, splits=splits, period=problem.period
@@ -297,16 +313,38 @@ def _prepare(
             label=shard.digest[:8],
             root=root,
             shard=shard,
-            kind=records.kind,
+            kind=kind,
             columns=columns,
             text=texts[0],
-            target_text=texts[-1] if records.kind == "pairs" else None,
+            target_text=texts[-1] if kind == "pairs" else None,
         )
         for shard in ingested.shards
     ]
-    divided = steps.run(
-        divide, root=root, shards=shards, kind=records.kind, columns=columns, splits=splits
-    )
+    divided = steps.run(divide, root=root, shards=shards, kind=kind, columns=columns, splits=splits)
+    subwords: dict[str, TableRef] = {}
+    for column, text in zip(columns, texts, strict=False):
+        if text.unit == "subword":
+            subwords[column] = steps.run(
+                learn_subwords,
+                label=column,
+                root=root,
+                train=divided.train,
+                column=column,
+                text=text,
+            )
+            divided = divided.with_tables(
+                {
+                    split: steps.run(
+                        cut_into_subwords,
+                        label=f"{column} {split}",
+                        root=root,
+                        rows=rows,
+                        column=column,
+                        subwords=subwords[column],
+                    )
+                    for split, rows in divided.tables.items()
+                }
+            )
     vocabularies: list[VocabularyRef] = [
         steps.run(
             build_vocabulary,
@@ -316,6 +354,7 @@ def _prepare(
             column=column,
             # Every label counts, however rare.
             vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
+            subwords=subwords.get(column),
         )
         for column in columns
     ]
@@ -332,10 +371,23 @@ def _prepare(
         for split, rows in divided.tables.items()
     }
     usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
-    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable)
+    coverage = tuple(
+        steps.run(
+            measure_coverage,
+            label=column,
+            root=root,
+            splits=divided.tables,
+            column=column,
+            vocabulary=known,
+        )
+        for column, known in zip(columns, vocabularies, strict=True)
+    )
+    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable, coverage)
 
 
-def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig) -> None:
+def _check_data(
+    problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
+) -> None:
     """Refuse data that a problem cannot learn from, or that cannot be divided so.
 
     Raises:
@@ -346,6 +398,8 @@ def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfi
             f"{problem.name} cannot learn from {records.kind}: set records.kind to "
             f"{' or '.join(problem.kinds)}, or choose another problem.name"
         )
+    if isinstance(problem, Tagging) and text.unit == "subword":
+        raise InputError("tagging gives a label to each word: set text.unit to word")
     if records.kind in IN_ORDER and splits.by != "chronological":
         raise InputError(
             f"rows of {records.kind} mean something only in their order: set splits.by to "

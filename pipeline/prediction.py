@@ -26,6 +26,7 @@ from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
 from .search import Hypothesis, NoMemory, beam, greedy, sample
 from .series import read_numbers
+from .subwords import Subwords
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
 from .variants import Baseline, parse_variant
@@ -35,6 +36,8 @@ FORMAT = 1
 """Version of the checkpoint's ``config.json``."""
 VOCABULARIES = ("vocabulary", "target_vocabulary")
 """What the vocabularies of a checkpoint are called: the inputs', and the predicted side's."""
+SUBWORDS = ("subwords", "target_subwords")
+"""What beside them is called that cuts the inputs and the predicted side into subwords."""
 BATCH_ROWS = 64
 """Texts that go through the network at once."""
 
@@ -103,6 +106,7 @@ class Predictor(ABC):
 
     Attributes:
         texts: how the inputs and, for pairs, the targets are cut into tokens.
+        subwords: what cuts each of them into subwords; None where something else does.
         tokenizers, vocabularies: one for each of them.
         parameters: what :meth:`predict` takes beside texts: name -> (type, default).
     """
@@ -117,13 +121,18 @@ class Predictor(ABC):
         model: Model,
         vocabularies: Sequence[Vocabulary],
         device: torch.device,
+        subwords: Sequence[Subwords | None] = (None, None),
     ) -> None:
         self.config = config
         self.model = model.to(device).eval()
         self.vocabularies = tuple(vocabularies)
         self.device = device
         self.texts = tuple(text for text in (config.text, config.target_text) if text)
-        self.tokenizers = tuple(Tokenizer(text) for text in self.texts)
+        self.subwords = tuple(subwords[: len(self.texts)])
+        self.tokenizers = tuple(
+            Tokenizer(text, subwords=learnt)
+            for text, learnt in zip(self.texts, self.subwords, strict=True)
+        )
 
     @classmethod
     def from_checkpoint(
@@ -137,7 +146,8 @@ class Predictor(ABC):
 
         Args:
             config: what :meth:`ModelConfig.to_dict` gave.
-            vocabularies: ``vocabulary`` and, for pairs, ``target_vocabulary``, as JSON.
+            vocabularies: ``vocabulary`` and, for pairs, ``target_vocabulary``, as JSON; where text
+                is cut into subwords also ``subwords`` and ``target_subwords``.
 
         Raises:
             InputError: for an unknown format or device.
@@ -150,7 +160,11 @@ class Predictor(ABC):
         )
         model.load_state_dict(dict(weights))
         predictor = PREDICTORS[described.problem.name]
-        return predictor(described, model, words, resolve_device(device))
+        subwords = [
+            Subwords.from_json(vocabularies[name]) if name in vocabularies else None
+            for name in SUBWORDS
+        ]
+        return predictor(described, model, words, resolve_device(device), subwords)
 
     def predict(self, texts: Sequence[str], **parameters: Any) -> list[list[Candidate]]:
         """Answers to each text, best first; see ``parameters`` for what can be set.

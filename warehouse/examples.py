@@ -153,6 +153,17 @@ def read_all(tables: Tables, refs: Sequence[TableRef], schema: pa.Schema) -> pa.
     return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
 
 
+def with_tokens(table: pa.Table, column: str, tokens: Tokens) -> pa.Table:
+    """A table with other tokens in one of its columns."""
+    place = table.schema.get_field_index(column)
+    return table.set_column(place, table.schema.field(place), tokens_array(*tokens))
+
+
+def json_table(text: str) -> pa.Table:
+    """One text of JSON as a table."""
+    return pa.table({"json": pa.array([text], pa.string())})
+
+
 def row_texts(column: pa.ChunkedArray) -> tuple[Bytes, Offsets, Offsets]:
     """The tokens of each row end to end: bytes, where each row begins, how many tokens it has."""
     lists = column.combine_chunks()

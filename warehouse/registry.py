@@ -126,7 +126,8 @@ class Publication(BaseModel, frozen=True):
     predict takes: name -> (type, default), the type one of string, boolean, integer, double.
     `ranked_by` names the score that orders the leaderboard; the first test score if empty.
     `code` is the directory of the package that travels with the version; the importable package
-    `pipeline` if empty. `started_ms` is when the training began (milliseconds since 1970).
+    `pipeline` if empty; `requirements` names the packages that this version needs beside those that
+    every version needs. `started_ms` is when the training began (milliseconds since 1970).
     """
 
     name: str
@@ -150,6 +151,7 @@ class Publication(BaseModel, frozen=True):
     ranked_by: str = ""
     greater_is_better: bool = True
     code: str = ""
+    requirements: tuple[str, ...] = ()
     started_ms: int | None = None
 
     @field_validator("parameters", mode="before")
@@ -412,7 +414,7 @@ class Registry:
             signature=_signature(publication),
             input_example=pd.DataFrame({INPUT_COLUMN: publication.examples}, dtype="object"),
             model_config={"device": "cpu"},
-            pip_requirements=pinned_requirements(),
+            pip_requirements=pinned_requirements(publication.requirements),
             metadata={
                 "problem": publication.problem,
                 "variant": publication.variant,
@@ -892,9 +894,10 @@ def package_directory(publication: Publication) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def pinned_requirements() -> list[str]:
+def pinned_requirements(more: Sequence[str] = ()) -> list[str]:
     """What a served version needs, pinned to what is installed here, without local labels."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+    names = (*REQUIREMENTS, *more)
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def _configure_mlflow() -> None:
