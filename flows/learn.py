@@ -118,10 +118,15 @@ class _Reporter(Observer):
             "metrics": losses | speed,
         }
 
-    def save(self, state: Callable[[], TrainingState]) -> None:
+    def save(self, state: Callable[[], TrainingState | None]) -> None:
         if time.monotonic() - self.kept >= SECONDS_BETWEEN_STATES:
-            self.keep(state(), time.monotonic() - self.epoch_began)
+            taken = state()
+            if taken is not None:
+                self.keep(taken, time.monotonic() - self.epoch_began)
             self.kept = time.monotonic()
+
+    def warn(self, sentence: str) -> None:
+        logger.warning("%s", sentence)
 
 
 class UsableRows(BaseModel, frozen=True):
