@@ -11,7 +11,7 @@ forward, layer 0 backward, layer 1 forward, and so on, as in torch.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -351,13 +351,7 @@ class NetworkConfig:
             InputError: with the reason and the variant that can.
         """
         if self.layer_norm and variant.kernel != "textbook":
-            textbook = Variant(
-                variant.cell,
-                variant.num_layers,
-                variant.bidirectional,
-                "textbook",
-                variant.attention,
-            )
+            textbook = replace(variant, kernel="textbook")
             raise InputError(
                 f"network.layer_norm acts inside the cell, where {variant.name} runs a fused "
                 f"kernel: name the variant {textbook.name}"

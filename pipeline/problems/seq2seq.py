@@ -116,7 +116,7 @@ class Seq2Seq(Problem):
         if self.teacher_forcing_schedule == "linear":
             return self.teacher_forcing * max(0.0, 1 - done / 2)
         if self.teacher_forcing_schedule == "exponential":
-            return self.teacher_forcing * 0.5**done
+            return self.teacher_forcing * math.exp(-done * math.log(2))
         # k / (k + exp(i / k)) is half where i = k log k.
         k = _inverse_of_k_log_k(self.teacher_forcing_steps)
         exponent = min(num_steps / k, 700.0)
@@ -341,8 +341,8 @@ class EncoderDecoder(TokenNetwork):
             embedded = self.dropout(self.target_embedding(read[None]))
             query, hidden = self._query(embedded.transpose(0, 1), hidden, memory)
             queries.append(query)
-        outputs = torch.cat(queries, dim=1).transpose(0, 1)
-        return self.head(outputs).flatten(0, 1)
+        scored: Tensor = self.head(torch.cat(queries, dim=1).transpose(0, 1))
+        return scored.flatten(0, 1)
 
     def step(self, words: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
         """One step of search: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
