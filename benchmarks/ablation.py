@@ -68,11 +68,11 @@ TRAINING = TrainingConfig(
 RECIPES = {
     "language_model": Recipe(
         LanguageModel(bptt=35), "lstm", NetworkConfig(64, 64, 0.4, tied=True),
-        replace(TRAINING, batch_size=16), 24_000, 8_000,
+        replace(TRAINING, num_epochs=18, batch_size=16), 24_000, 8_000,
     ),
     "next_word": Recipe(
         NextWord(window=5), "gru", NetworkConfig(64, 64, 0.4, tied=True),
-        replace(TRAINING, batch_size=64), 80, 20,
+        replace(TRAINING, num_epochs=10, batch_size=64), 80, 20,
     ),
     "seq2seq": Recipe(
         Seq2Seq(), "gru-attention", NetworkConfig(64, 64, 0.3), TRAINING, 2_000, 400,
