@@ -177,10 +177,12 @@ class TokenNetwork(TokenModel):
     label_smoothing: float = 0.0
     penalties: Penalties | None = None
 
+    stack: RecurrentStack
+
     @property
-    @abstractmethod
     def last_stack(self) -> RecurrentStack:
         """The stack whose outputs are scored; the temporal penalty is of them."""
+        return self.stack
 
     def logits(self, features: Tensor) -> Tensor:
         scores: Tensor = self.head.output(features)
@@ -525,10 +527,6 @@ class TextModel(TokenNetwork):
             network.layer_norm,
         )
         self.head = WordHead(self.embedding, self.stack.output_size, network)
-
-    @property
-    def last_stack(self) -> RecurrentStack:
-        return self.stack
 
 
 class NgramModel(TokenModel, EstimatedModel):
