@@ -51,7 +51,7 @@ from pipeline.problems import (
     Tagging,
 )
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.recurrent import NetworkConfig
 from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig
 from pipeline.training import DivergedError, TrainingConfig, check_settings, resolve_device
