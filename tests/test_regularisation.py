@@ -94,7 +94,9 @@ def test_word_dropout_makes_ordinary_words_unknown() -> None:
 def test_weight_drop_is_the_same_in_either_kernel(cell: str, lengths: Any) -> None:
     """DropConnect is dropout of the matrix: a network whose weights were zeroed by hand agrees."""
     torch.manual_seed(0)
-    stacks = [RecurrentStack(5, 7, Variant(cell, kernel=kernel)) for kernel in ("torch", "textbook")]
+    stacks = [
+        RecurrentStack(5, 7, Variant(cell, kernel=kernel)) for kernel in ("torch", "textbook")
+    ]
     stacks[1].load_state_dict(stacks[0].state_dict())
     inputs = torch.randn(6, 4, 5)
     found = []
