@@ -188,6 +188,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "cpu", "cuda"),
         help="what computes: cuda is a GPU, auto takes one where there is one (default: auto)",
     )
+    retrain.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        help="auto goes on with a training that was cut off, never starts it anew (default: auto)",
+    )
     of_catalogue(retrain)
     of_warehouse(retrain)
     as_json(retrain)
@@ -356,6 +361,8 @@ def _retrain(parsed: argparse.Namespace) -> int:
         parameters["variants"] = [each.strip() for each in parsed.variants.split(",")]
     if parsed.device:
         parameters["device"] = parsed.device
+    if parsed.resume:
+        parameters["resume"] = parsed.resume
     if parsed.warehouse:
         parameters["warehouse"] = parsed.warehouse
     overrides = dict(setting(each) for each in parsed.set)

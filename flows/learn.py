@@ -23,6 +23,7 @@ from pipeline.problems import Tagging
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig, Tokenizer
 from pipeline.training import (
     Observer,
@@ -71,7 +72,8 @@ class ScoreReport(BaseModel, frozen=True):
 class _Reporter(Observer):
     """Tells the log how a training goes, times it, and keeps its state.
 
-    ``already`` are the seconds that the epoch at hand took before the run was cut off.
+    ``already`` are the seconds that the epoch at hand took before the run was cut off. A state is
+    kept every ``SECONDS_BETWEEN_STATES``, and every ``save_every_steps`` where that is given.
     """
 
     def __init__(
@@ -80,13 +82,16 @@ class _Reporter(Observer):
         num_epochs: int,
         keep: Callable[[TrainingState, float], None],
         already: float,
+        save_every_steps: int | None = None,
     ) -> None:
         self.name, self.num_epochs, self.keep = name, num_epochs, keep
+        self.save_every_steps, self.num_unkept = save_every_steps, 0
         self.told = self.kept = time.monotonic()
         self.epoch_began = self.told - already
 
     def step(self, epoch: int, batch: int, num_batches: int) -> None:
         now = time.monotonic()
+        self.num_unkept += 1
         if now - self.told >= SECONDS_BETWEEN_NEWS:
             self.told = now
             logger.info(
@@ -119,10 +124,17 @@ class _Reporter(Observer):
             "metrics": losses | speed,
         }
 
-    def save(self, state: Callable[[], TrainingState]) -> None:
-        if time.monotonic() - self.kept >= SECONDS_BETWEEN_STATES:
-            self.keep(state(), time.monotonic() - self.epoch_began)
-            self.kept = time.monotonic()
+    def save(self, state: Callable[[], TrainingState | None]) -> None:
+        if time.monotonic() - self.kept >= SECONDS_BETWEEN_STATES or (
+            self.save_every_steps is not None and self.num_unkept >= self.save_every_steps
+        ):
+            taken = state()
+            if taken is not None:
+                self.keep(taken, time.monotonic() - self.epoch_began)
+            self.kept, self.num_unkept = time.monotonic(), 0
+
+    def warn(self, sentence: str) -> None:
+        logger.warning("%s", sentence)
 
 
 class UsableRows(BaseModel, frozen=True):
@@ -152,28 +164,34 @@ def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> Us
     )
 
 
-@cached_task(also=_problem_module)
+@cached_task(also=_problem_module, exclude=("resume", "save_every_steps"))
 def train(
     root: str,
     problem: Problem,
     variant: Variant | Baseline,
     network: NetworkConfig,
     training: TrainingConfig,
+    regularisation: RegularisationConfig,
     config: dict[str, Any],
     vocabularies: Sequence[VocabularyRef],
     train_ids: TableRef,
     valid_ids: TableRef,
     device: str,
+    resume: str = "auto",
+    save_every_steps: int | None = None,
 ) -> FitReport:
     """Fit one variant; a run that was cut off goes on from its last kept state.
 
-    ``config`` is what the checkpoint says of itself, beside weights and vocabularies.
+    ``config`` is what the checkpoint says of itself, beside weights and vocabularies. With
+    ``resume`` ``never`` a kept state is thrown away and training starts anew. How often a state is
+    kept changes nothing of the result, so neither is part of the cache key.
     """
     inputs = {
         "problem": problem,
         "variant": variant,
         "network": network,
         "training": training,
+        "regularisation": regularisation,
         "config": config,
         "vocabularies": vocabularies,
         "train_ids": train_ids,
@@ -185,6 +203,8 @@ def train(
     tables, checkpoints = Tables(root), Checkpoints(root)
     words = [read_vocabulary(tables, ref) for ref in vocabularies]
     began = time.time_ns() // 1_000_000
+    if resume == "never":
+        checkpoints.drop_state(key)
     kept = checkpoints.load_state(key)
     already = kept[1].pop("seconds_of_epoch") if kept else 0.0
     if kept:
@@ -203,12 +223,14 @@ def train(
         examples_of(tables.read(valid_ids)),
         [len(each) for each in words],
         device=resolve_device(device),
+        regularisation=regularisation,
         observer=_Reporter(
             variant.name,
             # A baseline learns in one pass.
             training.num_epochs if isinstance(variant, Variant) else 1,
             keep,
             already,
+            save_every_steps,
         ),
         state=TrainingState(*kept) if kept else None,
     )

@@ -55,9 +55,10 @@ from pipeline.problems import (
     Tagging,
 )
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.recurrent import NetworkConfig
+from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig
-from pipeline.training import DivergedError, TrainingConfig, resolve_device
+from pipeline.training import DivergedError, TrainingConfig, check_settings, resolve_device
 from pipeline.variants import parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
@@ -66,6 +67,8 @@ from warehouse.registry import Registry
 from warehouse.tables import TableRef
 
 logger = logging.getLogger(__name__)
+
+RESUMES = ("auto", "never")
 
 AnyProblem = Annotated[
     Classification | Forecasting | LanguageModel | NextWord | Seq2Seq | Tagging,
@@ -111,9 +114,12 @@ def retrain(
     vocabulary: VocabularyConfig = VocabularyConfig(),  # noqa: B008
     network: NetworkConfig = NetworkConfig(),  # noqa: B008
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
     snapshot: str | None = None,
     device: str = "auto",
+    resume: str = "auto",
+    save_every_steps: int | None = None,
     warehouse: str | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> RetrainReport:
@@ -132,9 +138,12 @@ def retrain(
         vocabulary: which words get an id.
         network: sizes that all variants share.
         training: how each variant is fitted.
+        regularisation: what disturbs or taxes each variant while it is fitted.
         evaluation: how each variant is scored.
         snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
         device: auto, cpu or cuda.
+        resume: auto goes on with a training that was cut off, never starts it anew.
+        save_every_steps: optimizer steps between kept states, beside one every minute.
         warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
         overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
     """
@@ -150,10 +159,16 @@ def retrain(
     if not chosen:
         raise InputError("variants is empty: name at least one, for example lstm")
     for variant in chosen:
+<<<<<<< HEAD
         problem.check(variant)
     if any(isinstance(variant, Variant) for variant in chosen):
         problem.check_network(network)
     _check_data(problem, records, splits, text)
+=======
+        check_settings(problem, variant, network, regularisation)
+    _check_resume(resume, save_every_steps)
+    _check_data(problem, records, splits)
+>>>>>>> w-training
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
@@ -204,11 +219,14 @@ def retrain(
                     variant=variant,
                     network=network,
                     training=training,
+                    regularisation=regularisation,
                     config=config,
                     vocabularies=data.vocabularies,
                     train_ids=data.ids["train"],
                     valid_ids=data.ids["valid"],
                     device=device,
+                    resume=resume,
+                    save_every_steps=save_every_steps,
                 )
         except DivergedError as error:
             # One variant that breaks down must not cost the others their night.
@@ -224,7 +242,9 @@ def retrain(
             config=config,
             variant=variant.name,
             problem=problem,
-            settings=_settings(problem, network, training, vocabulary, text, splits, evaluation),
+            settings=_settings(
+                problem, network, training, regularisation, vocabulary, text, splits, evaluation
+            ),
             fitted=fitted,
             scores=scores,
             splits=data.splits,
@@ -385,9 +405,25 @@ def _prepare(
     return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable, coverage)
 
 
+<<<<<<< HEAD
 def _check_data(
     problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
 ) -> None:
+=======
+def _check_resume(resume: str, save_every_steps: int | None) -> None:
+    """Refuse another way to resume than the two there are, and steps below 1.
+
+    Raises:
+        InputError: with the valid values.
+    """
+    if resume not in RESUMES:
+        raise InputError(f"unknown resume {resume!r}: choose from {', '.join(RESUMES)}")
+    if save_every_steps is not None and save_every_steps < 1:
+        raise InputError(f"save_every_steps is {save_every_steps}: it must be at least 1")
+
+
+def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig) -> None:
+>>>>>>> w-training
     """Refuse data that a problem cannot learn from, or that cannot be divided so.
 
     Raises:
@@ -416,7 +452,10 @@ def _gpu(wanted: bool) -> AbstractContextManager[Any]:
 
 def _settings(problem: Any, *parts: Any) -> dict[str, Any]:
     """All settings of a training by dotted name, for the registry's page."""
-    names = ("network", "training", "vocabulary", "text", "splits", "evaluation")
+    names = (
+        *("network", "training", "regularisation"),
+        *("vocabulary", "text", "splits", "evaluation"),
+    )
     settings = {f"problem.{key}": value for key, value in asdict(problem).items()}
     for name, part in zip(names, parts, strict=True):
         settings |= {f"{name}.{key}": value for key, value in asdict(part).items()}

@@ -11,19 +11,43 @@ forward, layer 0 backward, layer 1 forward, and so on, as in torch.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .errors import InputError
+from .regularisation import FeatureDropout, Regularised
 
 Hidden = tuple[Tensor, ...]
 
 KERNELS = ("torch", "textbook")
+EMBEDDINGS = ("learned", "one_hot")
+RECURRENT_WEIGHTS = "weight_hh_l0"
+"""What torch calls the weights from a state to the next one's gates, ``[G*H, H]``."""
+
+
+class GateNorm(nn.Module):
+    """Layer normalisation of every gate's ``H`` summands by themselves (Ba, Kiros and Hinton 2016).
+
+    One gain for each summand; the shift is the cell's own bias, added afterwards.
+    """
+
+    def __init__(self, num_gates: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.gain = nn.Parameter(torch.ones(num_gates * hidden_size))
+
+    def forward(self, summands: Tensor, first: int = 0) -> Tensor:
+        """Summands of the gates from ``first`` on, ``[..., n*H]``, normalised, times the gain."""
+        gates = summands.unflatten(-1, (-1, self.hidden_size))
+        begin = first * self.hidden_size
+        gain = self.gain[begin : begin + summands.shape[-1]]
+        return functional.layer_norm(gates, (self.hidden_size,)).flatten(-2) * gain
 
 
 class Cell(ABC, nn.Module):
@@ -31,6 +55,10 @@ class Cell(ABC, nn.Module):
 
     The weights bear torch's names and shapes (``weight_ih_l0 [G*H, E]``, ``weight_hh_l0 [G*H, H]``,
     two biases ``[G*H]``), so that a state dict fits either kernel.
+
+    With ``layer_norm`` the summands ``W x_t`` and ``U h_{t-1}`` are normalised each by themselves
+    before their biases are added, and so is the LSTM's ``c_t`` on its way out (Ba, Kiros and Hinton
+    2016, supplementary material, equations 20 to 22; there over all gates at once).
     """
 
     num_gates: int
@@ -42,7 +70,7 @@ class Cell(ABC, nn.Module):
     nonlinearity: str | None = None
     """Which of torch's Elman networks that module shall be."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__()
         rows = self.num_gates * hidden_size
         bound = 1 / math.sqrt(hidden_size)
@@ -50,6 +78,8 @@ class Cell(ABC, nn.Module):
         self.weight_hh_l0 = nn.Parameter(torch.empty(rows, hidden_size).uniform_(-bound, bound))
         self.bias_ih_l0 = nn.Parameter(torch.empty(rows).uniform_(-bound, bound))
         self.bias_hh_l0 = nn.Parameter(torch.empty(rows).uniform_(-bound, bound))
+        self.input_norm = GateNorm(self.num_gates, hidden_size) if layer_norm else None
+        self.state_norm = GateNorm(self.num_gates, hidden_size) if layer_norm else None
 
     @classmethod
     def fused(cls, input_size: int, hidden_size: int, **options: Any) -> nn.RNNBase:
@@ -70,7 +100,11 @@ class Cell(ABC, nn.Module):
 
         With ``lengths [B]`` a row's state stays as it is after the row's last real step.
         """
-        projected = functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
+        if self.input_norm is None:
+            projected = functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
+        else:
+            summands = functional.linear(inputs, self.weight_ih_l0)
+            projected = self.input_norm(summands) + self.bias_ih_l0
         outputs = []
         for step, projected_step in enumerate(projected):
             following = self.step(projected_step, hidden)
@@ -86,7 +120,14 @@ class Cell(ABC, nn.Module):
 
     def recur(self, h: Tensor) -> Tensor:
         """``U h + b``, ``[B, G*H]``."""
-        return functional.linear(h, self.weight_hh_l0, self.bias_hh_l0)
+        return self.summands(h, self.weight_hh_l0, self.bias_hh_l0)
+
+    def summands(self, h: Tensor, weights: Tensor, bias: Tensor, first: int = 0) -> Tensor:
+        """``U h + b`` of the gates from ``first`` on, whose rows ``weights`` and ``bias`` are."""
+        if self.state_norm is None:
+            return functional.linear(h, weights, bias)
+        normed: Tensor = self.state_norm(functional.linear(h, weights), first)
+        return normed + bias
 
 
 class ElmanTanh(Cell):
@@ -146,10 +187,8 @@ class ChoGRU(Cell):
         gates, candidate = self.weight_hh_l0.split((2 * size, size))
         gates_bias, candidate_bias = self.bias_hh_l0.split((2 * size, size))
         x_gates, x_new = projected.split((2 * size, size), dim=-1)
-        reset, update = torch.sigmoid(x_gates + functional.linear(h, gates, gates_bias)).chunk(
-            2, -1
-        )
-        new = torch.tanh(x_new + functional.linear(reset * h, candidate, candidate_bias))
+        reset, update = torch.sigmoid(x_gates + self.summands(h, gates, gates_bias)).chunk(2, -1)
+        new = torch.tanh(x_new + self.summands(reset * h, candidate, candidate_bias, first=2))
         return ((1 - update) * new + update * h,)
 
 
@@ -164,12 +203,17 @@ class LSTM(Cell):
     num_states = 2
     kernel = nn.LSTM
 
+    def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
+        super().__init__(input_size, hidden_size, layer_norm)
+        self.output_norm = nn.LayerNorm(hidden_size) if layer_norm else None
+
     def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
         h, c = hidden
         # torch keeps the gates in the order input, forget, candidate, output.
         i, f, g, o = (projected + self.recur(h)).chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        shown = c if self.output_norm is None else self.output_norm(c)
+        return torch.sigmoid(o) * torch.tanh(shown), c
 
 
 CELLS: dict[str, type[Cell]] = {
@@ -258,7 +302,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes and regularisation that all variants of a retraining share.
+    """What the networks of a retraining share: what it takes, beside a variant, to build one.
 
     Attributes:
         embedding_size: ``E``, features of an embedded token.
@@ -267,15 +311,22 @@ class NetworkConfig:
             output while training, never inside the recurrence (Zaremba et al. 2014).
         tied: the output layer uses the embedding's weights (Press and Wolf 2017); a projection
             maps ``H`` to ``E`` where they differ.
+        embedding: how a token enters: ``learned`` (a vector of ``E`` features; Bengio et al. 2003)
+            or ``one_hot`` (``V`` features, one of them 1; d2l 9.5).
+        layer_norm: cells normalise their summands (Ba, Kiros and Hinton 2016); for the kernel
+            ``textbook``, since the fused ones show no summand.
 
     Raises:
-        InputError: for a size below 1 or a dropout outside [0, 1).
+        InputError: for a size below 1, a dropout outside [0, 1), an unknown embedding, or one-hot
+            vectors with nothing to tie.
     """
 
     embedding_size: int = 128
     hidden_size: int = 256
     dropout: float = 0.2
     tied: bool = False
+    embedding: str = "learned"
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size"):
@@ -283,6 +334,28 @@ class NetworkConfig:
                 raise InputError(f"network.{name} is {getattr(self, name)}: it must be at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
+        if self.embedding not in EMBEDDINGS:
+            raise InputError(
+                f"unknown network.embedding {self.embedding!r}: choose from {', '.join(EMBEDDINGS)}"
+            )
+        if self.tied and self.embedding == "one_hot":
+            raise InputError(
+                "network.tied needs learned vectors: one-hot ones have no weights to share; set "
+                "network.embedding=learned or network.tied=false"
+            )
+
+    def check(self, variant: Variant) -> None:
+        """Refuse a variant that cannot be built so.
+
+        Raises:
+            InputError: with the reason and the variant that can.
+        """
+        if self.layer_norm and variant.kernel != "textbook":
+            textbook = replace(variant, kernel="textbook")
+            raise InputError(
+                f"network.layer_norm acts inside the cell, where {variant.name} runs a fused "
+                f"kernel: name the variant {textbook.name}"
+            )
 
 
 def reversal(lengths: Tensor, num_steps: int) -> Tensor:
@@ -294,7 +367,7 @@ def reversal(lengths: Tensor, num_steps: int) -> Tensor:
     return torch.where(steps < lengths, lengths - 1 - steps, steps)
 
 
-class RecurrentStack(nn.Module):
+class RecurrentStack(Regularised):
     """Layers of recurrent cells over a padded batch, one module for each layer and direction.
 
     One module a layer and direction is the form for which cuDNN has its fastest kernels, and it
@@ -303,7 +376,12 @@ class RecurrentStack(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, variant: Variant, dropout: float = 0.0
+        self,
+        input_size: int,
+        hidden_size: int,
+        variant: Variant,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.cell = CELLS[variant.cell]
@@ -311,13 +389,13 @@ class RecurrentStack(nn.Module):
         self.num_layers = variant.num_layers
         self.num_directions = variant.num_directions
         self.output_size = hidden_size * variant.num_directions
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FeatureDropout(dropout)
         modules: list[nn.Module] = []
         for layer in range(variant.num_layers):
             for _ in range(variant.num_directions):
                 size = self.output_size if layer else input_size
                 if variant.kernel == "textbook":
-                    modules.append(self.cell(size, hidden_size))
+                    modules.append(self.cell(size, hidden_size, layer_norm))
                 else:
                     modules.append(self.cell.fused(size, hidden_size))
         self.layers = nn.ModuleList(modules)
@@ -357,7 +435,7 @@ class RecurrentStack(nn.Module):
                 index = layer * self.num_directions + direction
                 start = tuple(part[index] for part in hidden)
                 rows = inputs if direction == 0 else _reversed(inputs, turn)
-                output, final = self._run(self.layers[index], rows, start, lengths, on_host)
+                output, final = self._run(index, rows, start, lengths, on_host)
                 finals.append(final)
                 outputs.append(output if direction == 0 else _reversed(output, turn))
             inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
@@ -365,14 +443,15 @@ class RecurrentStack(nn.Module):
 
     def _run(
         self,
-        module: nn.Module,
+        index: int,
         inputs: Tensor,
         start: Hidden,
         lengths: Tensor | None,
         on_host: Tensor | None,
     ) -> tuple[Tensor, Hidden]:
         """One layer in one direction: outputs ``[T, B, H]`` and the final parts ``[B, H]``."""
-        if isinstance(module, Cell):
+        module = self._module(index)
+        if isinstance(self.layers[index], Cell):
             return module(inputs, start, lengths)  # type: ignore[no-any-return]
         parts = [part[None].contiguous() for part in start]
         state = parts[0] if len(parts) == 1 else tuple(parts)
@@ -387,6 +466,16 @@ class RecurrentStack(nn.Module):
         packed = pack_padded_sequence(inputs, on_host, enforce_sorted=False)
         packed_output, final = module(packed, state)
         return pad_packed_sequence(packed_output, total_length=len(inputs))[0], _parts(final)
+
+    def _module(self, index: int) -> Callable[..., Any]:
+        """A layer's module, in training with some of its recurrent weights dropped."""
+        module, share = self.layers[index], self.regularisation.weight_drop
+        if not self.training or not share:
+            return module
+        weights: Tensor = getattr(module, RECURRENT_WEIGHTS)
+        mask = self.kept(f"weights {index}", tuple(weights.shape), weights, share)
+        dropped = {RECURRENT_WEIGHTS: weights * mask}
+        return lambda *arguments: functional_call(module, dropped, arguments)
 
 
 def _parts(final: Tensor | Sequence[Tensor]) -> Hidden:

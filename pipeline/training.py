@@ -2,7 +2,9 @@
 
 A run that is cut off anywhere and started again from its last saved state ends with the same bits
 as one that was never cut off, on the same CPU with the same number of threads. On a GPU the same
-holds as far as its kernels repeat themselves.
+holds as far as its kernels repeat themselves. A state says with which versions and how many threads
+it was made; where they are others now, the run goes on and says that the bits may differ: hours of
+work are worth more than the last bits of a run that nobody can repeat elsewhere anyway.
 """
 
 import math
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
 from .problems.problem import (
     Batches,
@@ -25,6 +28,7 @@ from .problems.problem import (
     digest_seed,
 )
 from .recurrent import Hidden, NetworkConfig, Variant
+from .regularisation import RegularisationConfig
 from .variants import Baseline
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -58,6 +62,18 @@ class TrainingConfig:
         clip_norm: the gradient's norm is cut to it (Pascanu, Mikolov and Bengio 2013; d2l 9.5);
             None leaves it alone.
         patience: epochs without a better validation loss until training stops; None never stops.
+        divergence_factor: training stops where the validation loss is above so many times the best
+            for ``divergence_epochs`` epochs in a row; None waits for a loss that is no number.
+        divergence_epochs: how many.
+        averaging: which weights are validated and kept. ``none``: those of an epoch's end.
+            ``moving``: their exponential moving average over steps (Polyak and Juditsky 1992; as in
+            TensorFlow). ``triggered``: NT-ASGD, their mean over the steps since the validation loss
+            stagnated (Merity, Keskar and Socher 2018, algorithm 1; there of plain SGD). ``last``,
+            ``best``: at the end, the mean of the last or best epochs' weights is kept where it is
+            better than the best epoch's (Vaswani et al. 2017, section 6.1).
+        averaging_decay: of ``moving``, the share of the average that a step leaves.
+        averaging_epochs: of ``last`` and ``best``, how many; ``triggered`` begins when a loss is no
+            better than that of more than so many epochs before.
         seed: of initial weights, data order and dropout.
 
     Raises:
@@ -73,16 +89,25 @@ class TrainingConfig:
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0
     patience: int | None = 3
+    divergence_factor: float | None = None
+    divergence_epochs: int = 2
+    averaging: str = "none"
+    averaging_decay: float = 0.999
+    averaging_epochs: int = 5
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+        for name, choices in (
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("schedule", SCHEDULES),
+            ("averaging", AVERAGES),
+        ):
             if getattr(self, name) not in choices:
                 raise InputError(
                     f"unknown training.{name} {getattr(self, name)!r}: choose from "
                     f"{', '.join(choices)}"
                 )
-        for name in ("num_epochs", "batch_size"):
+        for name in ("num_epochs", "batch_size", "divergence_epochs", "averaging_epochs"):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
         if self.patience is not None and self.patience < 1:
@@ -97,6 +122,24 @@ class TrainingConfig:
             raise InputError(f"training.clip_norm is {self.clip_norm}: above 0, or null for none")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(f"training.weight_decay is {self.weight_decay}: it must be 0 or above")
+        if self.divergence_factor is not None and not 1 < self.divergence_factor < math.inf:
+            raise InputError(
+                f"training.divergence_factor is {self.divergence_factor}: above 1, or null for none"
+            )
+        if not 0 < self.averaging_decay < 1:
+            raise InputError(
+                f"training.averaging_decay is {self.averaging_decay}: it must be between 0 and 1"
+            )
+        if (
+            self.averaging == "triggered"
+            and self.patience is not None
+            and self.patience <= self.averaging_epochs
+        ):
+            raise InputError(
+                f"training.averaging=triggered waits {self.averaging_epochs + 1} epochs for a "
+                f"better loss, but training.patience ends after {self.patience}: raise patience, "
+                f"set it to null, or lower training.averaging_epochs"
+            )
 
 
 @dataclass
@@ -122,8 +165,14 @@ class Observer:
         """Called after every epoch; what it returns is added to the history, such as times."""
         return {}
 
-    def save(self, state: Callable[[], TrainingState]) -> None:
-        """Called after every step; calling ``state`` gives a state to be kept."""
+    def save(self, state: Callable[[], TrainingState | None]) -> None:
+        """Called after every step; calling ``state`` gives a state to be kept.
+
+        It gives None where the loss is no number any more: the state kept before is a better one.
+        """
+
+    def warn(self, sentence: str) -> None:
+        """Called with what a person should know of this training."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +184,7 @@ class Fitted:
         history: one record an epoch: ``epoch``, ``step``, ``metrics`` (losses per target in the
             problem's unit, perplexities where that is nats, learning rate, gradient norm), and what
             the observer added.
-        best_epoch: where the weights are from.
+        best_epoch: where the weights are from; of an average over epochs, the last of them.
         stopped: why training ended: ``num_epochs``, ``patience`` or ``diverged``.
         num_parameters: weights that were trained, tied ones once; of a baseline, numbers kept.
     """
@@ -172,12 +221,14 @@ def fit(
     vocabulary_sizes: Sequence[int],
     *,
     device: torch.device,
+    regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     observer: Observer | None = None,
     state: TrainingState | None = None,
 ) -> Fitted:
     """Train a variant on a problem.
 
     Args:
+        regularisation: what disturbs or taxes the network while it trains.
         observer: is told of every step and epoch, and may keep states.
         state: a kept state to go on from; a new run where it is absent.
 
@@ -185,9 +236,7 @@ def fit(
         InputError: where the variant does not suit the problem or there is nothing to train on.
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
-    problem.check(variant)
-    if isinstance(variant, Variant):
-        problem.check_network(network)
+    check_settings(problem, variant, network, regularisation)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
     with _own_randomness(device, config.seed):
@@ -195,10 +244,66 @@ def fit(
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
         model.prepare(training)
+        model.regularise(regularisation)
         loop = _Loop(problem, variant, model, config, device)
+        observer = observer or Observer()
         if state is not None:
             loop.restore(state)
-        return loop.run(training, validation, observer or Observer())
+            _warn_of_other_bits(state, device, observer)
+        return loop.run(training, validation, observer)
+
+
+def check_settings(
+    problem: Problem,
+    variant: Variant | Baseline,
+    network: NetworkConfig,
+    regularisation: RegularisationConfig,
+) -> None:
+    """Refuse what does not go together, before any data is read. A baseline has no network.
+
+    Raises:
+        InputError: with the reason and the remedy.
+    """
+    problem.check(variant)
+    if not isinstance(variant, Variant):
+        return
+    problem.check_network(network)
+    network.check(variant)
+    for name in regularisation.active:
+        if name not in problem.regularisations:
+            known = ", ".join(problem.regularisations) or "none"
+            raise InputError(
+                f"regularisation.{name} has nothing to act on in {problem.name}, which knows "
+                f"{known}: leave it at its default"
+            )
+
+
+def numerics(device: torch.device) -> dict[str, Any]:
+    """What the bits of a training depend on, beside its inputs."""
+    found: dict[str, Any] = {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+    }
+    if device.type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def _warn_of_other_bits(state: TrainingState, device: torch.device, observer: Observer) -> None:
+    before, now = state.scalars["numerics"], numerics(device)
+    changed = [
+        f"{name} {before.get(name)} is {now.get(name)} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        observer.warn(
+            f"the kept state was made elsewhere ({', '.join(changed)}): training goes on from it, "
+            f"but may end with other bits; --resume never starts anew"
+        )
 
 
 def check_usable(
@@ -279,6 +384,7 @@ class _Counters:
     best_epoch: int = 0
     num_bad_epochs: int = 0
     num_plateaus: int = 0
+    num_diverged_epochs: int = 0
     stopped: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -300,6 +406,9 @@ class _Loop:
             self.model.parameters(), fused=True, **options
         )
         self.counters = _Counters()
+        self.average = WeightAverage(
+            config.averaging, config.averaging_decay, config.averaging_epochs, model
+        )
         self.best: dict[str, Tensor] = {}
         self.hidden: Hidden | None = None
         self.sum_losses = torch.zeros((), dtype=torch.float64, device=device)
@@ -313,10 +422,11 @@ class _Loop:
             finite = self._epoch(batches, observer)
             self._close_epoch(finite, validation, observer)
             observer.save(self.snapshot)
+        history, best_epoch = self._pool_epochs(validation)
         return Fitted(
             {name: tensor.cpu() for name, tensor in self.best.items()},
-            counters.history,
-            counters.best_epoch,
+            history,
+            best_epoch,
             counters.stopped or "num_epochs",
             sum(parameter.numel() for parameter in self.model.parameters()),
         )
@@ -327,13 +437,15 @@ class _Loop:
         self.model.train()
         for index in range(counters.batch, len(batches)):
             batch = batches[index].to(self.device)
-            self._set_learning_rate(index, len(batches))
+            self._set_learning_rate(index, len(batches), batch.rate)
             self.optimizer.zero_grad(set_to_none=True)
-            loss, self.hidden = self.model.summed_loss(batch, self.hidden)
-            (loss / max(batch.num_targets, 1)).backward()
+            self.model.num_steps = counters.step
+            objective, loss, self.hidden = self.model.objective(batch, self.hidden)
+            objective.backward()
             limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
             self.optimizer.step()
+            self.average.after_step()
             self.sum_losses += loss.detach()
             self.sum_norms += norm
             counters.num_tokens += batch.num_targets
@@ -350,7 +462,10 @@ class _Loop:
         counters, config = self.counters, self.config
         loss = math.inf
         if finite:
-            loss = mean_loss(self.problem, self.model, validation, config.batch_size, self.device)
+            with self.average.running_weights():
+                loss = self._validated(validation)
+                if loss < counters.best_loss:
+                    self._keep_weights()
         if not math.isfinite(loss):
             if not self.best:
                 raise DivergedError(
@@ -358,7 +473,7 @@ class _Loop:
                     f"number any more; lower training.learning_rate ({config.learning_rate}) or "
                     f"set training.clip_norm"
                 )
-            counters.stopped = "diverged"
+            self._stop_diverged(observer, "is no number any more")
             return
         trained = float(self.sum_losses) / max(counters.num_tokens, 1)
         record: dict[str, Any] = {
@@ -368,48 +483,108 @@ class _Loop:
             "metrics": {
                 **_losses(self.problem, trained, loss),
                 "train/gradient_norm": float(self.sum_norms) / max(counters.batch, 1),
-                "train/learning_rate": self.optimizer.param_groups[0]["lr"],
+                "train/learning_rate": config.learning_rate
+                * self._scheduled(max(counters.batch - 1, 0), max(counters.batch, 1)),
             },
         }
         record |= observer.epoch(record)
         counters.history.append(record)
+        self.average.after_epoch(counters.epoch, loss)
+        self._note_stagnation()
         if loss < counters.best_loss:
             counters.best_loss, counters.best_epoch, counters.num_bad_epochs = (
                 loss,
                 counters.epoch,
                 0,
             )
-            self.best = {
-                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
-            }
         else:
             counters.num_bad_epochs += 1
             counters.num_plateaus += 1
             if config.patience is not None and counters.num_bad_epochs >= config.patience:
                 counters.stopped = "patience"
+        if config.divergence_factor and loss > config.divergence_factor * counters.best_loss:
+            counters.num_diverged_epochs += 1
+            if counters.num_diverged_epochs >= config.divergence_epochs:
+                self._stop_diverged(observer, f"was {loss:.4g} of {counters.best_loss:.4g} at best")
+        else:
+            counters.num_diverged_epochs = 0
         counters.epoch += 1
         counters.batch = counters.num_tokens = 0
         self.hidden = None
         self.sum_losses.zero_()
         self.sum_norms.zero_()
 
-    def _set_learning_rate(self, batch: int, num_batches: int) -> None:
+    def _keep_weights(self) -> None:
+        """The model's present weights are the best so far."""
+        self.best = {
+            name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
+        }
+
+    def _stop_diverged(self, observer: Observer, how: str) -> None:
+        counters = self.counters
+        counters.stopped = "diverged"
+        observer.warn(
+            f"{self.variant.name} diverged in epoch {counters.epoch}, where its loss {how}: the "
+            f"weights of epoch {counters.best_epoch} are kept; lower training.learning_rate "
+            f"({self.config.learning_rate}) or training.clip_norm ({self.config.clip_norm})"
+        )
+
+    def _validated(self, validation: Examples) -> float:
+        return mean_loss(self.problem, self.model, validation, self.config.batch_size, self.device)
+
+    def _note_stagnation(self) -> None:
+        """Begin to average where the newest loss is above that of more than so many epochs ago.
+
+        The criterion is not monotonic: one bad epoch does not count. Patience begins anew with it.
+        """
+        if self.config.averaging != "triggered" or self.average.running:
+            return
+        losses = [record["metrics"]["valid/loss"] for record in self.counters.history]
+        before = losses[: -1 - self.config.averaging_epochs]
+        if before and losses[-1] > min(before):
+            self.average.trigger()
+            self.counters.num_bad_epochs = -1
+
+    def _pool_epochs(self, validation: Examples) -> tuple[list[dict[str, Any]], int]:
+        """Take the mean of whole epochs' weights for the best, if it is; history and best epoch."""
+        history, pool = list(self.counters.history), self.average.pool
+        if len(pool) < 2:
+            return history, self.counters.best_epoch
+        with self.average.pooled_weights():
+            loss = self._validated(validation)
+            if loss < self.counters.best_loss:
+                self._keep_weights()
+        metrics = history[-1]["metrics"] | {"valid/averaged_loss": loss}
+        history[-1] = history[-1] | {"metrics": metrics}
+        better = loss < self.counters.best_loss
+        return history, max(pool) if better else self.counters.best_epoch
+
+    def _scheduled(self, batch: int, num_batches: int) -> float:
+        """What the schedule makes of the learning rate at a batch of the current epoch."""
         config, counters = self.config, self.counters
-        factor = 1.0
         if config.schedule == "cosine":
             done = (counters.epoch - 1 + batch / num_batches) / config.num_epochs
-            factor = 0.5 * (1 + math.cos(math.pi * done))
-        elif config.schedule == "step":
-            factor = config.decay ** (counters.epoch - 1)
-        elif config.schedule == "plateau":
-            factor = config.decay**counters.num_plateaus
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if config.schedule == "step":
+            return config.decay ** (counters.epoch - 1)
+        if config.schedule == "plateau":
+            return config.decay**counters.num_plateaus
+        return 1.0
 
-    def snapshot(self) -> TrainingState:
-        """The state after the last step, copied, so that training may go on."""
+    def _set_learning_rate(self, batch: int, num_batches: int, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._scheduled(batch, num_batches) * rate
+
+    def snapshot(self) -> TrainingState | None:
+        """The state after the last step, copied, so that training may go on.
+
+        None where a loss or a gradient was no number: what follows from it is none either.
+        """
+        if not bool((self.sum_losses + self.sum_norms).isfinite()):
+            return None
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        tensors |= self.average.tensors()
         scalars: dict[str, Any] = {
             name: value for name, value in vars(self.counters).items() if name != "best_loss"
         }
@@ -430,7 +605,14 @@ class _Loop:
         if self.device.type == "cuda":
             tensors["generator/cuda"] = torch.cuda.get_rng_state(self.device)
         copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-        return TrainingState(copies, {**scalars, "history": list(self.counters.history)})
+        scalars |= {
+            "history": list(self.counters.history),
+            "num_averaged": self.average.num_averaged,
+            # JSON has no whole numbers for keys.
+            "pool": [list(entry) for entry in self.average.pool.items()],
+            "numerics": numerics(self.device),
+        }
+        return TrainingState(copies, scalars)
 
     def restore(self, state: TrainingState) -> None:
         """Go back to a state that :meth:`snapshot` gave."""
@@ -449,7 +631,14 @@ class _Loop:
         parts = tuple(hidden[str(index)].to(self.device) for index in range(len(hidden)))
         self.hidden = parts or None
         self.sum_losses, self.sum_norms = tensors["sums"].to(self.device).clone().unbind()
-        self.counters = _Counters(**state.scalars)
+        scalars = dict(state.scalars)
+        del scalars["numerics"]
+        self.average.restore(
+            tensors,
+            scalars.pop("num_averaged"),
+            {int(epoch): loss for epoch, loss in scalars.pop("pool")},
+        )
+        self.counters = _Counters(**{**scalars, "history": list(scalars["history"])})
         torch.set_rng_state(tensors["generator/cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["generator/cuda"], self.device)

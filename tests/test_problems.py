@@ -28,7 +28,9 @@ from pipeline.problems.problem import (
     TokenModel,
     score_tokens,
     summed_cross_entropy,
+    word_embedding,
 )
+from pipeline.problems.seq2seq import EncoderDecoder
 from pipeline.ragged import Ragged
 from pipeline.recurrent import CELLS, KERNELS, NetworkConfig, Variant
 from pipeline.training import TrainingConfig, fit, mean_loss
@@ -114,6 +116,68 @@ def test_a_stream_gives_each_token_the_one_before_it() -> None:
     targets = torch.cat([batch.targets for batch in batches]).tolist()
     assert targets == [4, 5, 6, EOS, EOS, 7, EOS]
     assert inputs == [EOS, *targets[:-1]]
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 5), st.integers(1, 9), st.integers(0, 9))
+def test_a_random_partition_meets_every_target_behind_its_offset_once(
+    rows: list[list[int]], batch_size: int, bptt: int, seed: int
+) -> None:
+    problem = LanguageModel(bptt=bptt, partition="random", carry_hidden=False)
+    examples = examples_of(rows, problem)
+    batches = problem.training_batches(examples, batch_size, np.random.default_rng(seed))
+    seen, wanted = seen_targets(batches), wanted_targets(rows, with_end=True)
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= set(wanted)
+    assert len(wanted) - len(seen) < bptt
+    for batch in batches:
+        assert batch.inputs[0].shape[0] <= bptt
+        assert batch.inputs[0].shape[1] <= batch_size
+        assert not batch.carries_hidden
+        assert batch.num_targets > 0
+
+
+def test_pieces_come_in_another_order_each_time() -> None:
+    problem = LanguageModel(bptt=3, partition="random", carry_hidden=False)
+    examples = examples_of([list(range(4, 12)) * 4], problem)
+
+    def firsts(seed: int) -> list[int]:
+        batches = problem.training_batches(examples, 2, np.random.default_rng(seed))
+        return [int(batch.positions[0]) for batch in batches]
+
+    assert firsts(1) != sorted(firsts(1))
+    assert firsts(1) != firsts(2)
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 5), st.integers(1, 40), st.integers(0, 9))
+def test_varied_lengths_cut_the_same_streams(
+    rows: list[list[int]], batch_size: int, bptt: int, seed: int
+) -> None:
+    def joined(varies: bool) -> tuple[list[int], list[float]]:
+        problem = LanguageModel(bptt=bptt, bptt_varies=varies)
+        batches = problem.training_batches(
+            examples_of(rows, problem), batch_size, np.random.default_rng(seed)
+        )
+        columns = torch.cat([batch.inputs[0] for batch in batches])
+        return columns.flatten().tolist(), [
+            batch.rate * bptt - len(batch.inputs[0]) for batch in batches
+        ]
+
+    ids, excess = joined(varies=True)
+    assert ids == joined(varies=False)[0]
+    assert excess == pytest.approx([0.0] * len(excess), abs=1e-9)
+
+
+def test_lengths_vary_as_the_paper_says() -> None:
+    problem = LanguageModel(bptt=70, bptt_varies=True)
+    examples = examples_of([[4] * 70_000], problem)
+    batches = problem.training_batches(examples, 1, np.random.default_rng(0))
+    lengths = np.array([len(batch.inputs[0]) for batch in batches])[:-1]
+    short = lengths < 52
+    assert short.mean() == pytest.approx(0.05, abs=0.03)
+    assert lengths[~short].mean() == pytest.approx(70, abs=1)
+    assert lengths[~short].std() == pytest.approx(5, abs=0.6)
 
 
 def test_a_window_ends_before_its_word_and_begins_with_bos_where_the_text_does() -> None:
@@ -253,6 +317,13 @@ def test_the_reason_is_given_for_attention_without_a_source() -> None:
         (LanguageModel, {"scoring_streams": 0}),
         (Seq2Seq, {"max_tokens": 0}),
         (Seq2Seq, {"attention": "self"}),
+        (Seq2Seq, {"context": "last"}),
+        (Seq2Seq, {"teacher_forcing": 1.5}),
+        (Seq2Seq, {"teacher_forcing_schedule": "cosine"}),
+        (Seq2Seq, {"teacher_forcing_steps": 0}),
+        (LanguageModel, {"partition": "shuffled"}),
+        (LanguageModel, {"carry_hidden": True, "partition": "random"}),
+        (LanguageModel, {"bptt_varies": True, "carry_hidden": False, "partition": "random"}),
         (Classification, {"pooling": "first"}),
         (Classification, {"max_tokens": 0}),
         (Tagging, {"max_tokens": 0}),
@@ -401,6 +472,148 @@ def test_the_fused_loss_is_the_plain_one(fused: bool, monkeypatch: pytest.Monkey
     ours = torch.autograd.grad(loss, [features, output.weight, output.bias])
     theirs = torch.autograd.grad(plain, [features, output.weight, output.bias])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_reason_is_given_for_feeding_what_no_attention_made() -> None:
+    with pytest.raises(InputError, match="name the variant bigru-attention"):
+        Seq2Seq(input_feeding=True).check(Variant.parse("bigru"))
+
+
+CHAPTERS: list[tuple[Problem, str, NetworkConfig]] = [
+    (LanguageModel(bptt=4), "lstm", NetworkConfig(6, 7, 0.0, embedding="one_hot")),
+    (NextWord(window=3), "bigru", NetworkConfig(6, 7, 0.0, embedding="one_hot")),
+    (Seq2Seq(), "gru-attention", NetworkConfig(6, 7, 0.0, embedding="one_hot")),
+    (Classification(), "bilstm", NetworkConfig(6, 7, 0.0, embedding="one_hot")),
+    (Tagging(), "birnn_tanh", NetworkConfig(6, 7, 0.0, embedding="one_hot")),
+    *(
+        (problem, f"{cell}-textbook", NetworkConfig(6, 7, 0.0, layer_norm=True))
+        for problem, cell in [
+            (LanguageModel(bptt=4), "rnn_tanh"),
+            (LanguageModel(bptt=4), "gru-2"),
+            (NextWord(window=3), "birnn_relu"),
+            (Seq2Seq(), "bilstm"),
+            (Classification(), "bigru_cho"),
+            (Tagging(), "bilstm-2"),
+        ]
+    ),
+    (LanguageModel(bptt=4, partition="random", carry_hidden=False), "gru", SMALL),
+    (LanguageModel(bptt=6, bptt_varies=True), "lstm", SMALL),
+    (Seq2Seq(context="first"), "bilstm", SMALL),
+    (Seq2Seq(context="first"), "gru-attention", SMALL),
+    *(
+        (Seq2Seq(attention=kind, input_feeding=True, context=context), variant, SMALL)
+        for kind, context, variant in [
+            ("dot", "every", "bigru-2-attention"),
+            ("additive", "first", "lstm-attention"),
+            ("dot", "first", "rnn_relu-textbook-attention"),
+        ]
+    ),
+    (Seq2Seq(teacher_forcing=0.5), "gru", SMALL),
+    (
+        Seq2Seq(teacher_forcing_schedule="linear", teacher_forcing_steps=3),
+        "bilstm-attention",
+        SMALL,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("problem", "variant", "network"), CHAPTERS, ids=[str(index) for index in range(len(CHAPTERS))]
+)
+def test_every_idea_of_the_chapters_trains_an_epoch(
+    problem: Problem, variant: str, network: NetworkConfig
+) -> None:
+    examples = examples_of([[4, 5, 6, 7, 8, 9, 10, 4, 5]] * 12, problem)
+    fitted = fit(
+        problem,
+        Variant.parse(variant),
+        network,
+        TrainingConfig(num_epochs=2, batch_size=4, learning_rate=0.01),
+        examples,
+        examples,
+        [VOCABULARY] * len(problem.columns),
+        device=CPU,
+    )
+    losses = [record["metrics"]["valid/loss"] for record in fitted.history]
+    assert losses[1] < losses[0]
+
+
+def test_one_hot_tokens_are_rows_of_the_identity() -> None:
+    embedding = word_embedding(5, NetworkConfig(embedding="one_hot"))
+    assert embedding.size == 5
+    assert torch.equal(embedding(torch.arange(5)[None])[0], torch.eye(5))
+    assert not list(embedding.parameters())
+    assert not embedding.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("problem", "variant"),
+    [
+        (Seq2Seq(), "bilstm-2-attention"),
+        (Seq2Seq(context="first"), "gru"),
+        (Seq2Seq(input_feeding=True), "bilstm-2-attention"),
+        (Seq2Seq(input_feeding=True, context="first", attention="additive"), "gru-attention"),
+    ],
+)
+def test_search_steps_score_what_training_scores(problem: Seq2Seq, variant: str) -> None:
+    """Fed the teacher's words one by one, the decoder of search gives the logits of training."""
+    model = built(problem, Variant.parse(variant))
+    assert isinstance(model, EncoderDecoder)
+    (batch,) = list(problem.scoring_batches(examples_of([[4, 5, 6], [7, 8]], problem), 2))
+    source, lengths, words = batch.inputs
+    wanted = model.logits(model.features(batch, None)[0]).unflatten(0, words.shape)
+    memory, hidden = model.encode(source, lengths)
+    for step, read in enumerate(words):
+        logits, hidden = model.step(read[:, None], hidden, memory)
+        torch.testing.assert_close(logits[:, 0], wanted[step])
+
+
+@pytest.mark.parametrize("variant", ["gru", "bilstm-2-attention"])
+def test_word_by_word_and_at_once_are_the_same_where_the_teacher_has_every_word(
+    variant: str,
+) -> None:
+    problem = Seq2Seq()
+    model = built(problem, Variant.parse(variant))
+    assert isinstance(model, EncoderDecoder)
+    (batch,) = list(problem.scoring_batches(examples_of([[4, 5, 6], [7, 8]], problem), 2))
+    source, lengths, words = batch.inputs
+    memory, hidden = model.encode(source, lengths)
+    torch.testing.assert_close(
+        model._word_by_word(words, hidden, memory, 1.0), model.features(batch, None)[0]
+    )
+
+
+def test_without_a_teacher_the_decoder_reads_its_own_words() -> None:
+    problem = Seq2Seq(teacher_forcing=0.0)
+    model = built(problem, Variant.parse("gru")).train()
+    assert isinstance(model, EncoderDecoder)
+    (batch,) = list(problem.scoring_batches(examples_of([[4, 5, 6], [7, 8, 9]], problem), 2))
+    source, lengths, words = batch.inputs
+    found = model.logits(model.features(batch, None)[0]).unflatten(0, words.shape)
+    memory, hidden = model.encode(source, lengths)
+    read = words[0]
+    for logits in found:
+        wanted, hidden = model.step(read[:, None], hidden, memory)
+        torch.testing.assert_close(logits, wanted[:, 0])
+        read = logits.argmax(-1)
+
+
+def test_the_share_of_the_teacher_falls_to_half_when_it_should() -> None:
+    def shares(schedule: str, steps: int = 1000) -> list[float]:
+        problem = Seq2Seq(
+            teacher_forcing=0.8, teacher_forcing_schedule=schedule, teacher_forcing_steps=steps
+        )
+        return [problem.teacher_share(step) for step in (0, steps // 2, steps, 2 * steps, 10**7)]
+
+    assert shares("constant") == [0.8] * 5
+    assert shares("linear") == pytest.approx([0.8, 0.6, 0.4, 0, 0])
+    assert shares("exponential") == pytest.approx([0.8, 0.8 * 0.5**0.5, 0.4, 0.2, 0])
+    for steps in (3, 1000, 10**6):
+        first, early, half, late, never = shares("inverse_sigmoid", steps)
+        assert half == pytest.approx(0.4, rel=1e-6)
+        assert first > early > half > late >= never
+        assert first > 0.5
+    assert shares("inverse_sigmoid", 10**6)[-1] < 1e-9
 
 
 def test_weights_are_tied_through_a_projection() -> None:

@@ -110,6 +110,52 @@ def test_chos_gru_is_the_textbooks_formula_written_once_more() -> None:
     torch.testing.assert_close(found[0], torch.tensor(wanted), atol=1e-12, rtol=0)
 
 
+def layer_normed(summands: Tensor, gain: Tensor) -> Tensor:
+    """Each gate's seven summands with mean 0 and variance 1, times the gain."""
+    gates = summands.unflatten(-1, (-1, HIDDEN))
+    spread = (gates.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    return ((gates - gates.mean(-1, keepdim=True)) / spread).flatten(-2) * gain
+
+
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_layer_norm_is_the_papers_formula(cell: str) -> None:
+    """Ba, Kiros and Hinton 2016, equations 20 to 22, by gate; one step from a random state."""
+    layer = CELLS[cell](INPUT, HIDDEN, layer_norm=True)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    x = torch.randn(1, BATCH, INPUT)
+    start = tuple(torch.randn(BATCH, HIDDEN) for _ in range(CELLS[cell].num_states))
+    _, found = layer(x, start)
+    assert layer.input_norm is not None
+    assert layer.state_norm is not None
+    w, u, b, c = layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0
+    gain = layer.state_norm.gain
+    from_x = layer_normed(x[0] @ w.T, layer.input_norm.gain) + b
+    from_h = layer_normed(start[0] @ u.T, gain) + c
+    if cell == "rnn_tanh":
+        wanted = (torch.tanh(from_x + from_h),)
+    elif cell == "rnn_relu":
+        wanted = (torch.relu(from_x + from_h),)
+    elif cell == "lstm":
+        i, f, g, o = (from_x + from_h).chunk(4, -1)
+        state = torch.sigmoid(f) * start[1] + torch.sigmoid(i) * torch.tanh(g)
+        norm = layer.output_norm
+        shown = layer_normed(state, norm.weight) + norm.bias
+        wanted = (torch.sigmoid(o) * torch.tanh(shown), state)
+    else:
+        r, z = torch.sigmoid((from_x + from_h)[:, : 2 * HIDDEN]).chunk(2, -1)
+        last = slice(2 * HIDDEN, None)
+        if cell == "gru":
+            new = torch.tanh(from_x[:, last] + r * from_h[:, last])
+        else:
+            damped = layer_normed((r * start[0]) @ u[last].T, gain[last]) + c[last]
+            new = torch.tanh(from_x[:, last] + damped)
+        wanted = ((1 - z) * new + z * start[0],)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+
+
 def test_chos_gru_is_another_function_than_torchs() -> None:
     inputs = torch.randn(STEPS, BATCH, INPUT)
     ours = RecurrentStack(INPUT, HIDDEN, Variant("gru_cho", kernel="textbook"))
@@ -201,8 +247,16 @@ def test_no_layers_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"hidden_size": 0}, {"embedding_size": -1}, {"dropout": 1.0}, {"dropout": -0.1}]
+    "settings",
+    [
+        {"hidden_size": 0},
+        {"embedding_size": -1},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"embedding": "fixed"},
+        {"tied": True, "embedding": "one_hot"},
+    ],
 )
-def test_sizes_are_checked(settings: dict[str, float]) -> None:
+def test_networks_are_checked(settings: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         NetworkConfig(**settings)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from pipeline.problems.problem import Examples, padded_texts, score_tokens
 from pipeline.problems.seq2seq import EncoderDecoder
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.regularisation import RegularisationConfig
 from pipeline.search import beam
 from pipeline.training import (
     DivergedError,
@@ -23,6 +24,7 @@ from pipeline.training import (
     TrainingConfig,
     TrainingState,
     fit,
+    mean_loss,
     resolve_device,
 )
 from pipeline.vocabulary import BOS
@@ -53,6 +55,7 @@ def run(
     network: NetworkConfig = NetworkConfig(8, 12, 0.3),  # noqa: B008
     observer: Observer | None = None,
     state: TrainingState | None = None,
+    regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     training: Examples | None = None,
     validation: Examples | None = None,
     device: torch.device = CPU,
@@ -68,6 +71,7 @@ def run(
         validation or corpus(12, 2, paired=(len(problem.columns) == 2)),
         [V, V] if (len(problem.columns) == 2) else [V],
         device=device,
+        regularisation=regularisation,
         observer=observer,
         state=state,
     )
@@ -85,10 +89,11 @@ class CutOff(Observer):
         self.kept: TrainingState | None = None
         self.calls = 0
 
-    def save(self, state: Callable[[], TrainingState]) -> None:
+    def save(self, state: Callable[[], TrainingState | None]) -> None:
         self.calls += 1
         if self.calls == self.last:
             taken = state()
+            assert taken is not None
             self.kept = TrainingState(
                 {name: tensor.clone() for name, tensor in taken.tensors.items()},
                 json.loads(json.dumps(taken.scalars, allow_nan=False)),
@@ -103,6 +108,7 @@ def same(first: Fitted, second: Fitted) -> bool:
     )
 
 
+NORMED = NetworkConfig(8, 12, 0.3, embedding="one_hot", layer_norm=True)
 SETTINGS: list[tuple[Problem, str, dict[str, Any]]] = [
     (LanguageModel(bptt=7), "lstm-2", {"optimizer": "adam", "schedule": "plateau"}),
     (LanguageModel(bptt=7, carry_hidden=False), "gru", {"optimizer": "sgd"}),
@@ -113,6 +119,50 @@ SETTINGS: list[tuple[Problem, str, dict[str, Any]]] = [
     ),
     (Seq2Seq(), "bigru-2-attention", {"schedule": "cosine"}),
     (Seq2Seq(), "rnn_relu-textbook", {"schedule": "step", "clip_norm": None}),
+    (
+        LanguageModel(bptt=7, bptt_varies=True),
+        "lstm",
+        {
+            "optimizer": "sgd",
+            "averaging": "triggered",
+            "averaging_epochs": 1,
+            "learning_rate": 2.0,
+            "num_epochs": 5,
+            "regularisation": RegularisationConfig(True, 0.1, 0.1, 0.2, 0.1, 2.0, 1.0),
+        },
+    ),
+    (
+        LanguageModel(bptt=7, partition="random", carry_hidden=False),
+        "gru-textbook",
+        {"averaging": "moving", "averaging_decay": 0.9, "network": NORMED},
+    ),
+    (
+        NextWord(window=3),
+        "gru",
+        {
+            "averaging": "last",
+            "averaging_epochs": 2,
+            "regularisation": RegularisationConfig(weight_drop=0.2, word_dropout=0.1),
+            "batch_size": 24,
+        },
+    ),
+    (
+        Seq2Seq(teacher_forcing_schedule="inverse_sigmoid", teacher_forcing_steps=8),
+        "bilstm-attention",
+        {
+            "averaging": "best",
+            "averaging_epochs": 2,
+            "regularisation": RegularisationConfig(locked_dropout=True, label_smoothing=0.1),
+        },
+    ),
+    (
+        Seq2Seq(input_feeding=True),
+        "gru-2-attention",
+        {
+            "divergence_factor": 1.5,
+            "regularisation": RegularisationConfig(True, weight_drop=0.2, temporal_penalty=1.0),
+        },
+    ),
 ]
 
 
@@ -167,6 +217,57 @@ def test_every_part_of_the_state_counts() -> None:
         assert any(name.startswith(prefix) for name in tensors), prefix
         changed = run(problem, state=TrainingState(tensors, dict(kept.scalars)))
         assert not same(whole, changed), prefix
+
+
+def test_every_part_of_an_average_counts() -> None:
+    settings = {"averaging": "moving", "averaging_decay": 0.9}
+    whole = run(LanguageModel(bptt=7), **settings)
+    observer = CutOff(2)
+    with pytest.raises(Stop):
+        run(LanguageModel(bptt=7), observer=observer, **settings)
+    assert observer.kept is not None
+    kept = observer.kept
+    tensors = {
+        name: value + 0.1 if name.startswith("average/") else value
+        for name, value in kept.tensors.items()
+    }
+    for state in (
+        TrainingState(tensors, kept.scalars),
+        TrainingState(kept.tensors, kept.scalars | {"num_averaged": 99}),
+    ):
+        assert not same(whole, run(LanguageModel(bptt=7), state=state, **settings))
+
+
+class Listener(Observer):
+    """Notes what a training warns of, and which states it offered."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.states: list[TrainingState | None] = []
+
+    def save(self, state: Callable[[], TrainingState | None]) -> None:
+        self.states.append(state())
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+
+def test_a_state_from_elsewhere_goes_on_and_says_so_once() -> None:
+    observer = CutOff(2)
+    with pytest.raises(Stop):
+        run(NextWord(), observer=observer)
+    assert observer.kept is not None
+    kept, listener = observer.kept, Listener()
+    assert kept.scalars["numerics"]["torch"] == torch.__version__
+    assert kept.scalars["numerics"]["threads"] == torch.get_num_threads()
+    run(NextWord(), state=kept, observer=listener)
+    assert listener.warnings == []
+    others = kept.scalars["numerics"] | {"threads": 64, "torch": "1.0"}
+    elsewhere = TrainingState(kept.tensors, kept.scalars | {"numerics": others})
+    run(NextWord(), state=elsewhere, observer=listener)
+    (warning,) = listener.warnings
+    assert "threads 64 is 1 now, torch 1.0 is" in warning
+    assert "--resume never" in warning
 
 
 def test_training_leaves_torchs_generator_alone() -> None:
@@ -288,7 +389,7 @@ def test_without_clipping_a_large_rate_diverges_and_says_what_to_do() -> None:
 
 
 def test_a_later_divergence_keeps_the_best_epoch() -> None:
-    class Spoil(Observer):
+    class Spoil(Listener):
         """Breaks the training data after the first epoch."""
 
         def epoch(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -311,9 +412,79 @@ def test_a_later_divergence_keeps_the_best_epoch() -> None:
             model.summed_loss = summed_loss  # type: ignore[method-assign]
             return model
 
-    fitted = run(Exploding(bptt=7), observer=Spoil(), num_epochs=5)
+    observer = Spoil()
+    fitted = run(Exploding(bptt=7), observer=observer, num_epochs=5)
     assert fitted.stopped == "diverged"
     assert fitted.best_epoch == len(fitted.history) == 1
+    (warning,) = observer.warnings
+    assert "diverged in epoch 2" in warning
+    assert "the weights of epoch 1 are kept" in warning
+    assert observer.states[0] is not None
+    assert observer.states[-1] is None, "what is no number must not take a good state's place"
+
+
+def test_a_loss_far_above_the_best_stops_a_run_that_patience_would_not() -> None:
+    random = Examples(Ragged.of(np.random.default_rng(0).integers(4, V, (20, 8)).tolist()))
+    settings = {"validation": random, "num_epochs": 60, "patience": None, "learning_rate": 0.05}
+    listener = Listener()
+    fitted = run(
+        NextWord(window=2),
+        observer=listener,
+        divergence_factor=1.5,
+        divergence_epochs=3,
+        **settings,
+    )
+    losses = [record["metrics"]["valid/loss"] for record in fitted.history]
+    assert fitted.stopped == "diverged"
+    assert all(loss > 1.5 * min(losses) for loss in losses[-3:])
+    assert losses[-4] <= 1.5 * min(losses)
+    assert fitted.best_epoch == 1 + int(np.argmin(losses))
+    assert "weights of epoch" in listener.warnings[0]
+    assert run(NextWord(window=2), **settings | {"num_epochs": 8}).stopped == "num_epochs"
+
+
+def test_averaging_is_triggered_when_the_loss_stagnates() -> None:
+    """The newest loss is above that of more than two epochs before: then, and not before."""
+    random = Examples(Ragged.of(np.random.default_rng(0).integers(4, V, (20, 8)).tolist()))
+    settings = {"validation": random, "num_epochs": 12, "patience": 4, "learning_rate": 0.03}
+    plain = run(NextWord(window=2), **settings | {"patience": None})
+    averaged = run(NextWord(window=2), averaging="triggered", averaging_epochs=2, **settings)
+    ours, theirs = (
+        [record["metrics"]["valid/loss"] for record in fitted.history]
+        for fitted in (averaged, plain)
+    )
+    began = next(epoch for epoch in range(3, 12) if theirs[epoch] > min(theirs[: epoch - 2]))
+    assert ours[: began + 1] == theirs[: began + 1]
+    assert ours[began + 1] < theirs[began + 1], "the mean of the weights overfits less"
+    assert len(ours) > began + 3, "patience begins anew with averaging"
+
+
+@pytest.mark.parametrize("averaging", ["last", "best"])
+def test_a_mean_of_epochs_is_kept_only_where_it_is_better(averaging: str) -> None:
+    problem, network = NextWord(window=2), NetworkConfig(8, 12, 0.3)
+    for rate in (0.02, 0.5):
+        fitted = run(
+            problem, network=network, averaging=averaging, averaging_epochs=3,
+            learning_rate=rate, num_epochs=6, patience=None,
+        )  # fmt: skip
+        last = fitted.history[-1]["metrics"]
+        best = min(record["metrics"]["valid/loss"] for record in fitted.history)
+        model = problem.build(Variant("lstm"), network, [V])
+        model.load_state_dict(fitted.weights)
+        kept = mean_loss(problem, model, corpus(12, 2), 8, CPU)
+        assert kept == pytest.approx(min(best, last["valid/averaged_loss"]), rel=1e-6)
+
+
+def test_the_teachers_share_follows_the_steps_of_the_whole_run() -> None:
+    seen: list[float] = []
+
+    class Watched(Seq2Seq):
+        def teacher_share(self, num_steps: int) -> float:
+            seen.append(num_steps)
+            return super().teacher_share(num_steps)
+
+    run(Watched(), num_epochs=2)
+    assert seen == list(range(len(seen)))
 
 
 def test_what_the_observer_knows_is_in_the_history() -> None:
@@ -349,8 +520,10 @@ def test_the_gradient_is_clipped() -> None:
     class Start(Observer):
         weights: dict[str, torch.Tensor]
 
-        def save(self, state: Callable[[], TrainingState]) -> None:
-            self.weights = state().tensors
+        def save(self, state: Callable[[], TrainingState | None]) -> None:
+            taken = state()
+            assert taken is not None
+            self.weights = taken.tensors
             raise Stop
 
     def moved(clip_norm: float | None) -> float:
@@ -397,6 +570,12 @@ def test_the_gradient_is_clipped() -> None:
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"patience": 0}, "patience"),
         ({"weight_decay": -1.0}, "weight_decay"),
+        ({"divergence_factor": 1.0}, "divergence_factor"),
+        ({"divergence_epochs": 0}, "divergence_epochs"),
+        ({"averaging": "swa"}, "none, moving, triggered, last, best"),
+        ({"averaging_decay": 1.0}, "averaging_decay"),
+        ({"averaging_epochs": 0}, "averaging_epochs"),
+        ({"averaging": "triggered"}, "raise patience"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], said: str) -> None:
@@ -420,7 +599,11 @@ def test_devices() -> None:
 def test_a_gpu_learns_what_a_cpu_learns_and_goes_on_after_a_cut(
     problem: Problem, variant: str, settings: dict[str, Any]
 ) -> None:
-    network = NetworkConfig(8, 12, 0.0)
+    network = NetworkConfig(8, 12, 0.0, layer_norm="network" in settings)
+    # Random masks differ between devices.
+    settings = {
+        key: value for key, value in settings.items() if key not in ("network", "regularisation")
+    }
     device = torch.device("cuda")
     here = run(problem, variant, network=network, **settings)
     there = run(problem, variant, network=network, device=device, **settings)

@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..baselines.most_frequent import MostFrequentClass
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from .problem import (
     Batch,
@@ -156,9 +157,13 @@ class TextClassifier(TokenNetwork):
         super().__init__()
         self.pooling = pooling
         self.embedding = word_embedding(num_words, network)
-        self.dropout = nn.Dropout(network.dropout)
+        self.dropout = FeatureDropout(network.dropout)
         self.stack = RecurrentStack(
-            network.embedding_size, network.hidden_size, variant, network.dropout
+            self.embedding.size,
+            network.hidden_size,
+            variant,
+            network.dropout,
+            network.layer_norm,
         )
         self.head = Head(self.stack.output_size, num_labels, network.dropout)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..baselines.series import Autoregression, Repetition
 from ..errors import InputError
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from .problem import (
     Batch,
@@ -50,6 +51,7 @@ class Forecasting(Problem):
     decides: ClassVar[str] = "mase"
     baselines: ClassVar[tuple[str, ...]] = ("last_value", "seasonal_naive", "autoregression")
     loss: ClassVar[str] = "squared error"
+    regularisations: ClassVar[tuple[str, ...]] = ("locked_dropout", "weight_drop")
 
     name: Literal["forecasting"] = "forecasting"
     window: int = 24
@@ -74,6 +76,8 @@ class Forecasting(Problem):
     def check_network(self, network: NetworkConfig) -> None:
         if network.tied:
             raise InputError("forecasting has no embedding to tie: set network.tied=false")
+        if network.embedding != "learned":
+            raise InputError("forecasting has no words to embed: set network.embedding=learned")
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
@@ -217,8 +221,10 @@ class RecurrentForecaster(Forecaster):
     ) -> None:
         super().__init__()
         self.difference, self.log = difference, log
-        self.stack = RecurrentStack(1, network.hidden_size, variant, network.dropout)
-        self.dropout = nn.Dropout(network.dropout)
+        self.stack = RecurrentStack(
+            1, network.hidden_size, variant, network.dropout, network.layer_norm
+        )
+        self.dropout = FeatureDropout(network.dropout)
         self.output = nn.Linear(self.stack.output_size, 1)
         nn.init.zeros_(self.output.bias)
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))

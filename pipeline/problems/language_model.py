@@ -26,6 +26,8 @@ from .problem import (
     refuse_attention,
 )
 
+PARTITIONS = ("sequential", "random")
+
 
 @dataclass(frozen=True)
 class LanguageModel(Problem):
@@ -33,13 +35,19 @@ class LanguageModel(Problem):
 
     Attributes:
         bptt: steps that gradients flow back (truncated back-propagation through time; d2l 9.7).
+        bptt_varies: batches are of different lengths: about ``bptt``, or with probability 0.05
+            about half, by a normal distribution of deviation 5, at least 5; a batch's learning rate
+            grows with its length (Merity, Keskar and Socher 2018, section 4.1).
+        partition: ``sequential`` batches follow on each other, ``random`` ones hold pieces of
+            ``bptt`` steps from anywhere (d2l 9.3.3). For training; scores are of sequential ones.
         carry_hidden: a batch starts from the state in which the one before it ended; otherwise
             every batch starts from zeros.
         scoring_streams: into how many streams a split is cut when it is scored. The first token of
             a stream is predicted from the token before it alone.
 
     Raises:
-        InputError: for a number below 1.
+        InputError: for a number below 1, an unknown partition, or a random one with a state
+            to carry or with lengths that vary.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
@@ -48,6 +56,8 @@ class LanguageModel(Problem):
 
     name: Literal["language_model"] = "language_model"
     bptt: int = 35
+    bptt_varies: bool = False
+    partition: str = "sequential"
     carry_hidden: bool = True
     scoring_streams: int = 16
 
@@ -55,6 +65,16 @@ class LanguageModel(Problem):
         for name in ("bptt", "scoring_streams"):
             if getattr(self, name) < 1:
                 raise InputError(f"problem.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.partition not in PARTITIONS:
+            raise InputError(
+                f"unknown problem.partition {self.partition!r}: choose from {', '.join(PARTITIONS)}"
+            )
+        for name in ("carry_hidden", "bptt_varies"):
+            if self.partition == "random" and getattr(self, name):
+                raise InputError(
+                    f"problem.partition=random puts pieces of the stream beside each other that do "
+                    f"not follow on each other: set problem.{name}=false"
+                )
 
     def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
@@ -80,11 +100,20 @@ class LanguageModel(Problem):
 
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
-    ) -> "StreamBatches":
+    ) -> "StreamBatches | PieceBatches":
         """Streams cut anew at a random offset in every epoch (d2l 9.3), so that the cuts move."""
         stream = _stream(examples)
         offset = int(generator.integers(max(1, min(self.bptt, len(stream.targets)))))
-        return StreamBatches(stream, batch_size, self.bptt, self.carry_hidden, offset)
+        if self.partition == "random":
+            return PieceBatches(stream, batch_size, self.bptt, offset, generator)
+        return StreamBatches(
+            stream,
+            batch_size,
+            self.bptt,
+            self.carry_hidden,
+            offset,
+            generator if self.bptt_varies else None,
+        )
 
     def scoring_batches(self, examples: Examples, batch_size: int) -> "StreamBatches":
         """Streams by ``scoring_streams``, not by ``batch_size``: a score depends on the cut."""
@@ -114,45 +143,98 @@ def _stream(examples: Examples) -> _Stream:
     return _Stream(inputs, targets, np.repeat(np.arange(len(texts)), lengths + 1), positions)
 
 
+class _Grid:
+    """A stream from ``offset`` on as columns of equal length, ``[T, B]``; the last is padded."""
+
+    def __init__(self, stream: _Stream, num_columns: int, offset: int) -> None:
+        num_targets = len(stream.targets) - offset
+        self.num_columns = max(1, min(num_columns, num_targets))
+        self.num_steps = -(-num_targets // self.num_columns)
+        self.inputs = self._columns(stream.inputs[offset:], EOS)
+        self.targets = self._columns(stream.targets[offset:], PAD)
+        self.rows = self._columns(stream.rows[offset:], -1)
+        self.positions = self._columns(stream.positions[offset:], -1)
+
+    def _columns(self, values: NDArray[Any], fill: int) -> NDArray[Any]:
+        padding = self.num_steps * self.num_columns - len(values)
+        filled = np.concatenate((values, np.full(padding, fill, values.dtype)))
+        return np.ascontiguousarray(filled.reshape(self.num_columns, self.num_steps).T)
+
+    def batch(self, part: Any, carries_hidden: bool, rate: float = 1.0) -> Batch:
+        """The batch of the part that an index of steps, or of steps and columns, cuts out."""
+        targets = torch.from_numpy(self.targets[part].astype(np.int64).ravel())
+        return Batch(
+            (torch.from_numpy(self.inputs[part]),),
+            targets,
+            self.rows[part].ravel(),
+            self.positions[part].ravel(),
+            int((targets != PAD).sum()),
+            carries_hidden,
+            rate,
+        )
+
+
 class StreamBatches(Batches):
-    """Windows of ``bptt`` steps over ``B`` parallel streams; the last may be shorter."""
+    """Windows of ``bptt`` steps over ``B`` parallel streams; the last may be shorter.
+
+    With a ``generator`` their lengths vary (:attr:`LanguageModel.bptt_varies`).
+    """
 
     def __init__(
-        self, stream: _Stream, num_streams: int, bptt: int, carry_hidden: bool, offset: int
+        self,
+        stream: _Stream,
+        num_streams: int,
+        bptt: int,
+        carry_hidden: bool,
+        offset: int,
+        generator: np.random.Generator | None = None,
     ) -> None:
-        num_targets = len(stream.targets) - offset
-        num_streams = max(1, min(num_streams, num_targets))
-        self.num_steps = -(-num_targets // num_streams)
-        padding = self.num_steps * num_streams - num_targets
-        self.inputs = self._columns(stream.inputs[offset:], padding, EOS, num_streams)
-        self.targets = self._columns(stream.targets[offset:], padding, PAD, num_streams)
-        self.rows = self._columns(stream.rows[offset:], padding, -1, num_streams)
-        self.positions = self._columns(stream.positions[offset:], padding, -1, num_streams)
+        self.grid = _Grid(stream, num_streams, offset)
         self.bptt = bptt
         self.carry_hidden = carry_hidden
-
-    def _columns(
-        self, values: NDArray[Any], padding: int, fill: int, num_streams: int
-    ) -> NDArray[Any]:
-        filled = np.concatenate((values, np.full(padding, fill, values.dtype)))
-        return np.ascontiguousarray(filled.reshape(num_streams, self.num_steps).T)
+        self.varies = generator is not None
+        self.starts = [0]
+        while self.starts[-1] < self.grid.num_steps:
+            length = bptt
+            if generator is not None:
+                mean = bptt if generator.random() < 0.95 else bptt / 2
+                length = max(min(5, bptt), int(generator.normal(mean, 5)))
+            self.starts.append(min(self.starts[-1] + length, self.grid.num_steps))
 
     def __len__(self) -> int:
-        return -(-self.num_steps // self.bptt)
+        return len(self.starts) - 1
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        steps = slice(index * self.bptt, (index + 1) * self.bptt)
-        targets = torch.from_numpy(self.targets[steps].astype(np.int64).ravel())
-        return Batch(
-            (torch.from_numpy(self.inputs[steps]),),
-            targets,
-            self.rows[steps].ravel(),
-            self.positions[steps].ravel(),
-            int((targets != PAD).sum()),
-            self.carry_hidden,
-        )
+        first, end = self.starts[index : index + 2]
+        rate = (end - first) / self.bptt if self.varies else 1.0
+        return self.grid.batch(slice(first, end), self.carry_hidden, rate)
+
+
+class PieceBatches(Batches):
+    """Pieces of at most ``bptt`` steps in random order, ``B`` of them a batch (d2l 9.3.3)."""
+
+    def __init__(
+        self,
+        stream: _Stream,
+        batch_size: int,
+        bptt: int,
+        offset: int,
+        generator: np.random.Generator,
+    ) -> None:
+        self.grid = _Grid(stream, -(-(len(stream.targets) - offset) // bptt), offset)
+        self.order = generator.permutation(self.grid.num_columns)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        columns = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.grid.batch((slice(None), columns), carries_hidden=False)
 
 
 class StreamModel(TextModel):

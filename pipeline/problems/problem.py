@@ -10,7 +10,7 @@ training loop, the evaluation and the search know only what stands here.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..baselines.ngram import KneserNey
 from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..regularisation import FeatureDropout, Penalties, RegularisationConfig, Regularised
 from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
 
@@ -71,6 +72,7 @@ class Batch:
             for padding and for the end of a sequence, which has no character of its own.
         num_targets: targets that are scored.
         carries_hidden: the next batch starts from the state in which this one ends.
+        rate: what the learning rate is multiplied by for this step.
     """
 
     inputs: tuple[Tensor, ...]
@@ -79,6 +81,7 @@ class Batch:
     positions: NDArray[np.int64]
     num_targets: int
     carries_hidden: bool = False
+    rate: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
@@ -89,6 +92,7 @@ class Batch:
             self.positions,
             self.num_targets,
             self.carries_hidden,
+            self.rate,
         )
 
 
@@ -103,7 +107,14 @@ class Batches(Sequence[Batch]):
 
 
 class Model(nn.Module, ABC):
-    """What the training loop knows of a model: the loss of a batch."""
+    """What the training loop knows of a model: the loss of a batch.
+
+    Attributes:
+        num_steps: optimizer steps taken so far; the loop says so before each, for what changes as
+            training goes on.
+    """
+
+    num_steps: int = 0
 
     @abstractmethod
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
@@ -111,6 +122,24 @@ class Model(nn.Module, ABC):
 
     def prepare(self, examples: Examples) -> None:
         """Take what a model must know of the training split before it is trained, as scales."""
+
+    def regularise(self, config: RegularisationConfig) -> None:
+        """Train under ``config`` from now on; whether it suits is for ``Problem`` to say."""
+        for module in self.modules():
+            if isinstance(module, Regularised):
+                module.regularisation = config
+
+    def objective(
+        self, batch: Batch, hidden: Hidden | None
+    ) -> tuple[Tensor, Tensor, Hidden | None]:
+        """What a training step descends.
+
+        Returns:
+            The loss per target with all penalties (a scalar with a gradient), the batch's summed
+            loss without any, and the next batch's state.
+        """
+        loss, hidden = self.summed_loss(batch, hidden)
+        return loss / max(batch.num_targets, 1), loss, hidden
 
 
 class EstimatedModel(Model):
@@ -145,6 +174,15 @@ class TokenNetwork(TokenModel):
     """A network whose last layer scores every word or label."""
 
     head: "Head"
+    label_smoothing: float = 0.0
+    penalties: Penalties | None = None
+
+    stack: RecurrentStack
+
+    @property
+    def last_stack(self) -> RecurrentStack:
+        """The stack whose outputs are scored; the temporal penalty is of them."""
+        return self.stack
 
     def logits(self, features: Tensor) -> Tensor:
         scores: Tensor = self.head.output(features)
@@ -154,6 +192,30 @@ class TokenNetwork(TokenModel):
         """The batch's summed cross-entropy in nats."""
         features, hidden = self.features(batch, hidden)
         return summed_cross_entropy(features, self.head.output, batch.targets), hidden
+
+    def regularise(self, config: RegularisationConfig) -> None:
+        super().regularise(config)
+        self.label_smoothing = config.label_smoothing
+        if config.activation_penalty or config.temporal_penalty:
+            self.penalties = Penalties(config, self.last_stack, self.head.dropout)
+
+    def objective(
+        self, batch: Batch, hidden: Hidden | None
+    ) -> tuple[Tensor, Tensor, Hidden | None]:
+        if not self.label_smoothing and self.penalties is None:
+            return super().objective(batch, hidden)
+        if self.penalties is not None:
+            self.penalties.forget()
+        features, hidden = self.features(batch, hidden)
+        loss = summed_cross_entropy(features, self.head.output, batch.targets)
+        total = loss
+        if self.label_smoothing:
+            spread = loss + summed_advantage(features, self.head.output, batch.targets)
+            total = torch.lerp(loss, spread, self.label_smoothing)
+        mean = total / max(batch.num_targets, 1)
+        if self.penalties is not None:
+            mean = mean + self.penalties.sum()
+        return mean, loss, hidden
 
 
 @dataclass(frozen=True)
@@ -172,6 +234,10 @@ class Problem(ABC):
     """The metric by which a champion is chosen, measured on validation."""
     baselines: ClassVar[tuple[str, ...]] = ()
     """The kinds of baselines that make sense here."""
+    regularisations: ClassVar[tuple[str, ...]] = tuple(
+        each.name for each in fields(RegularisationConfig)
+    )
+    """The settings of :class:`RegularisationConfig` that act on its models."""
 
     def check(self, variant: Variant | Baseline) -> None:
         """Refuse a variant that makes no sense here.
@@ -267,6 +333,19 @@ def summed_cross_entropy(features: Tensor, output: nn.Linear, targets: Tensor) -
     return loss
 
 
+def summed_advantage(features: Tensor, output: nn.Linear, targets: Tensor) -> Tensor:
+    """How far each target's logit stands above the mean logit of its row, summed; PAD is free.
+
+    Cross-entropy against the uniform distribution is cross-entropy against the target plus this:
+    so label smoothing needs no logits beside the target's, ``w_t . f + b_t``.
+    """
+    real = (targets != PAD)[:, None]
+    chosen = (functional.embedding(targets, output.weight) * features * real).sum()
+    mean = ((features @ output.weight.mean(0))[:, None] * real).sum()
+    biases = ((output.bias[targets] - output.bias.mean())[:, None] * real).sum()
+    return chosen - mean + biases
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits, targets, ignore_index=PAD, reduction="sum")
 
@@ -344,7 +423,7 @@ class Head(nn.Module):
 
     def __init__(self, num_features: int, num_outputs: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = FeatureDropout(dropout)
         self.output = nn.Linear(num_features, num_outputs)
         nn.init.zeros_(self.output.bias)
         nn.init.uniform_(self.output.weight, -0.1, 0.1)
@@ -358,14 +437,13 @@ class Head(nn.Module):
 class WordHead(Head):
     """A head over words, whose weights may be the embedding's; a projection then makes them fit."""
 
-    def __init__(self, embedding: nn.Embedding, num_features: int, network: NetworkConfig) -> None:
-        num_words, embedding_size = embedding.weight.shape
-        size = embedding_size if network.tied else num_features
-        super().__init__(size, num_words, network.dropout)
+    def __init__(self, embedding: "WordInput", num_features: int, network: NetworkConfig) -> None:
+        size = embedding.size if network.tied else num_features
+        super().__init__(size, embedding.num_words, network.dropout)
         self.projection: nn.Module = nn.Identity()
         if size != num_features:
             self.projection = nn.Linear(num_features, size, bias=False)
-        if network.tied:
+        if isinstance(embedding, Embedding) and network.tied:
             self.output.weight = embedding.weight
 
     def forward(self, features: Tensor) -> Tensor:
@@ -373,11 +451,65 @@ class WordHead(Head):
         return projected
 
 
-def word_embedding(num_words: int, network: NetworkConfig) -> nn.Embedding:
-    """An embedding ``[V, E]``, uniform in +-0.1 (Zaremba, Sutskever and Vinyals 2014)."""
-    embedding = nn.Embedding(num_words, network.embedding_size, padding_idx=PAD)
-    nn.init.uniform_(embedding.weight, -0.1, 0.1)
-    return embedding
+class WordInput(Regularised, ABC):
+    """How tokens enter a network; called with ids ``[T, B]`` it gives ``[T, B, size]``.
+
+    Attributes:
+        num_words: ``V``.
+        size: features of an embedded token.
+    """
+
+    num_words: int
+    size: int
+
+    @abstractmethod
+    def vectors(self, ids: Tensor) -> Tensor:
+        """The vectors of ``ids [T, B]``, ``[T, B, size]``."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The vectors of ``ids [T, B]``, ``[T, B, size]``; in training some words are lost."""
+        config = self.regularisation
+        if self.training and config.word_dropout:
+            lost = torch.rand(ids.shape, device=ids.device) < config.word_dropout
+            ids = ids.masked_fill(lost & (ids >= len(SPECIALS)), UNK)
+        vectors = self.vectors(ids)
+        if self.training and config.embedding_dropout:
+            mask = self.kept("words", (self.num_words, 1), vectors, config.embedding_dropout)
+            vectors = vectors * functional.embedding(ids, mask)
+        return vectors
+
+
+class Embedding(WordInput, nn.Embedding):
+    """Learned vectors ``[V, E]``, uniform in +-0.1 (Zaremba, Sutskever and Vinyals 2014)."""
+
+    def __init__(self, num_words: int, size: int) -> None:
+        nn.Embedding.__init__(self, num_words, size, padding_idx=PAD)
+        self.num_words, self.size = num_words, size
+        nn.init.uniform_(self.weight, -0.1, 0.1)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        return nn.Embedding.forward(self, ids)
+
+
+class OneHot(WordInput):
+    """A token as ``V`` features, one of them 1 (d2l 9.5); nothing is learnt here."""
+
+    one: Tensor
+
+    def __init__(self, num_words: int) -> None:
+        super().__init__()
+        self.num_words = self.size = num_words
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        return functional.one_hot(ids.long(), self.num_words).to(self.one.dtype)
+
+
+def word_embedding(num_words: int, network: NetworkConfig) -> WordInput:
+    """How the tokens of a vocabulary of ``V`` words enter a network."""
+    if network.embedding == "one_hot":
+        return OneHot(num_words)
+    return Embedding(num_words, network.embedding_size)
 
 
 class TextModel(TokenNetwork):
@@ -386,9 +518,13 @@ class TextModel(TokenNetwork):
     def __init__(self, num_words: int, variant: Variant, network: NetworkConfig) -> None:
         super().__init__()
         self.embedding = word_embedding(num_words, network)
-        self.dropout = nn.Dropout(network.dropout)
+        self.dropout = FeatureDropout(network.dropout)
         self.stack = RecurrentStack(
-            network.embedding_size, network.hidden_size, variant, network.dropout
+            self.embedding.size,
+            network.hidden_size,
+            variant,
+            network.dropout,
+            network.layer_norm,
         )
         self.head = WordHead(self.embedding, self.stack.output_size, network)
 

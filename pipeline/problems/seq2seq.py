@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
+from ..regularisation import FeatureDropout, one_sequence
 from ..vocabulary import BOS, EOS, PAD
 from .problem import (
     Batch,
@@ -31,6 +32,8 @@ from .problem import (
 )
 
 ATTENTIONS = ("dot", "additive")
+CONTEXTS = ("every", "first")
+SCHEDULES = ("constant", "linear", "exponential", "inverse_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,26 @@ class Seq2Seq(Problem):
     The encoder's last state starts the decoder, and its top layer is fed to the decoder at every
     step as the context (Cho et al. 2014; d2l 10.7). Variants with ``-attention`` also weigh all
     source states by the decoder's output before each word is scored (Luong, Pham and Manning 2015,
-    section 3.1, without input feeding). Training forces the teacher's words; padding is free.
+    section 3.1). Padding is free.
 
     Attributes:
         attention: ``dot`` scores keys by a scaled product (Luong's *general*), ``additive`` by
             ``v . tanh(W q + U k)`` (Bahdanau, Cho and Bengio 2015). For ``-attention`` variants.
+        context: ``every`` feeds the context to the decoder at every step, ``first`` gives the
+            decoder nothing but its first state (Sutskever, Vinyals and Le 2014).
+        input_feeding: what attention made of a step enters the decoder at the next one (Luong et
+            al. 2015, section 3.3). The decoder then goes word by word, which takes longer.
+        teacher_forcing: share of the decoder's inputs in training that are the target's words (d2l
+            10.7); the others are the words that the model finds likeliest (scheduled sampling:
+            Bengio, Vinyals, Jaitly and Shazeer 2015, section 2.4), each drawn by itself.
+        teacher_forcing_schedule: how the share falls from there as training goes on: ``constant``,
+            ``linear``, ``exponential`` or ``inverse_sigmoid`` (the same, figure 2).
+        teacher_forcing_steps: optimizer steps until it has fallen to half.
         max_tokens: pairs with a longer side are left out of training; scores are of all pairs.
 
     Raises:
-        InputError: for an unknown attention or fewer than one token.
+        InputError: for an unknown attention, context or schedule, a share outside [0, 1], or fewer
+            than one token or step.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("pairs", "dialogues")
@@ -57,24 +71,62 @@ class Seq2Seq(Problem):
 
     name: Literal["seq2seq"] = "seq2seq"
     attention: str = "dot"
+    context: str = "every"
+    input_feeding: bool = False
+    teacher_forcing: float = 1.0
+    teacher_forcing_schedule: str = "constant"
+    teacher_forcing_steps: int = 1000
     max_tokens: int = 50
 
     def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
+        for name, choices in (
+            ("attention", ATTENTIONS),
+            ("context", CONTEXTS),
+            ("teacher_forcing_schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"unknown problem.{name} {getattr(self, name)!r}: choose from "
+                    f"{', '.join(choices)}"
+                )
+        for name in ("max_tokens", "teacher_forcing_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"problem.{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.teacher_forcing <= 1:
             raise InputError(
-                f"unknown problem.attention {self.attention!r}: choose from {', '.join(ATTENTIONS)}"
+                f"problem.teacher_forcing is {self.teacher_forcing}: it must be in [0, 1]"
             )
-        if self.max_tokens < 1:
-            raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
 
     def check_recurrent(self, variant: Variant) -> None:
-        """Every variant makes sense: only the encoder ever reads in both directions."""
+        """Only input feeding asks for a kind of variant: one with attention to feed.
+
+        Every direction makes sense, since only the encoder ever reads in both.
+        """
+        if self.input_feeding and not variant.attention:
+            raise InputError(
+                f"problem.input_feeding feeds what attention made, and {variant.name} has none: "
+                f"name the variant {variant.name}-attention"
+            )
+
+    def teacher_share(self, num_steps: int) -> float:
+        """The share of teacher's words after ``num_steps`` optimizer steps."""
+        if self.teacher_forcing_schedule == "constant":
+            return self.teacher_forcing
+        done = num_steps / self.teacher_forcing_steps
+        if self.teacher_forcing_schedule == "linear":
+            return self.teacher_forcing * max(0.0, 1 - done / 2)
+        if self.teacher_forcing_schedule == "exponential":
+            return self.teacher_forcing * math.exp(-done * math.log(2))
+        # k / (k + exp(i / k)) is half where i = k log k.
+        k = _inverse_of_k_log_k(self.teacher_forcing_steps)
+        exponent = min(num_steps / k, 700.0)
+        return self.teacher_forcing * k / (k + math.exp(exponent))
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
     ) -> "EncoderDecoder":
         source_size, target_size = vocabulary_sizes
-        return EncoderDecoder(source_size, target_size, variant, network, self.attention)
+        return EncoderDecoder(source_size, target_size, variant, network, self)
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         assert examples.targets is not None
@@ -98,6 +150,14 @@ class Seq2Seq(Problem):
         assert examples.targets is not None
         widths = np.maximum(examples.inputs.lengths, examples.targets.lengths) + 1
         return PairBatches(examples, bounded_batches(widths, batch_size, self.max_tokens + 1))
+
+
+def _inverse_of_k_log_k(value: float) -> float:
+    """The ``k`` above 1 with ``k log k = value``, by Newton's method from above."""
+    k = math.e + value
+    for _ in range(60):
+        k -= (k * math.log(k) - value) / (math.log(k) + 1)
+    return k
 
 
 class PairBatches(Batches):
@@ -189,26 +249,37 @@ class EncoderDecoder(TokenNetwork):
         target_size: int,
         variant: Variant,
         network: NetworkConfig,
-        attention: str,
+        problem: Seq2Seq,
     ) -> None:
         super().__init__()
         size = network.hidden_size
-        self.dropout = nn.Dropout(network.dropout)
+        self.problem = problem
+        self.dropout = FeatureDropout(network.dropout)
         self.source_embedding = word_embedding(source_size, network)
-        self.encoder = RecurrentStack(network.embedding_size, size, variant, network.dropout)
+        self.encoder = RecurrentStack(
+            self.source_embedding.size, size, variant, network.dropout, network.layer_norm
+        )
         context_size = self.encoder.output_size
         num_states = self.encoder.cell.num_states if variant.bidirectional else 0
         self.bridges = nn.ModuleList(nn.Linear(context_size, size) for _ in range(num_states))
         forward = Variant(variant.cell, variant.num_layers, kernel=variant.kernel)
         self.target_embedding = word_embedding(target_size, network)
-        self.decoder = RecurrentStack(
-            network.embedding_size + context_size, size, forward, network.dropout
+        fed = (context_size if problem.context == "every" else 0) + (
+            size if problem.input_feeding else 0
         )
-        self.attention = Attention(attention, context_size, size) if variant.attention else None
+        self.decoder = RecurrentStack(
+            self.target_embedding.size + fed, size, forward, network.dropout, network.layer_norm
+        )
+        self.attention = (
+            Attention(problem.attention, context_size, size) if variant.attention else None
+        )
         self.head = WordHead(self.target_embedding, size, network)
 
     def encode(self, source: Tensor, lengths: Tensor) -> tuple[Memory, Hidden]:
-        """Read ``source [S, B]``: the memory, and the decoder's first state ``[L, B, H]``."""
+        """Read ``source [S, B]``: the memory, and the decoder's first state ``[L, B, H]``.
+
+        With input feeding the state has one part more, ``[1, B, H]``: what attention made last.
+        """
         outputs, final = self.encoder(self.dropout(self.source_embedding(source)), lengths=lengths)
         top = final[0][-self.encoder.num_directions :]
         context = torch.cat(tuple(top), dim=-1)
@@ -217,7 +288,14 @@ class EncoderDecoder(TokenNetwork):
         if self.attention is not None:
             values = self.dropout(outputs).transpose(0, 1)
             keys = self.attention.key(values)
-        return Memory(context, keys, values, mask), self._bridged(final)
+        start = self._bridged(final)
+        if self.problem.input_feeding:
+            start = (*start, torch.zeros_like(start[0][:1]))
+        return Memory(context, keys, values, mask), start
+
+    @property
+    def last_stack(self) -> RecurrentStack:
+        return self.decoder
 
     def _bridged(self, final: Hidden) -> Hidden:
         """The encoder's state for the decoder: parts ``[L * D, B, H]`` to ``[L, B, H]``.
@@ -234,23 +312,61 @@ class EncoderDecoder(TokenNetwork):
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
         source, lengths, words = batch.inputs
         memory, start = self.encode(source, lengths)
-        embedded = self.dropout(self.target_embedding(words))
-        context = memory.context.expand(len(words), -1, -1)
-        outputs, _ = self.decoder(torch.cat((embedded, context), dim=-1), start)
+        share = self.problem.teacher_share(self.num_steps) if self.training else 1.0
+        if self.problem.input_feeding or share < 1:
+            with one_sequence(self):
+                return self._word_by_word(words, start, memory, share), None
+        inputs = self.dropout(self.target_embedding(words))
+        if self.problem.context == "every":
+            context = memory.context.expand(len(words), -1, -1)
+            inputs = torch.cat((inputs, context), dim=-1)
+        outputs, _ = self.decoder(inputs, start)
         if self.attention is not None:
             outputs = self.attention(outputs.transpose(0, 1), memory).transpose(0, 1)
         return self.head(outputs).flatten(0, 1), None
+
+    def _word_by_word(self, words: Tensor, hidden: Hidden, memory: Memory, share: float) -> Tensor:
+        """As :meth:`features`, one word after the other; ``share`` of ``words [T, B]`` is read.
+
+        The others are replaced by the likeliest word of the step before. Which words to read has
+        no gradient.
+        """
+        queries: list[Tensor] = []
+        for step, read in enumerate(words):
+            if step and share < 1:
+                with torch.no_grad():
+                    own = self.head.output(self.head(queries[-1].transpose(0, 1))).argmax(-1)[0]
+                forced = torch.rand(read.shape, device=read.device) < share
+                read = torch.where(forced, read, own.to(read.dtype))
+            embedded = self.dropout(self.target_embedding(read[None]))
+            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory)
+            queries.append(query)
+        scored: Tensor = self.head(torch.cat(queries, dim=1).transpose(0, 1))
+        return scored.flatten(0, 1)
 
     def step(self, words: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
         """One step of search: ``words [B, K]`` to logits ``[B, K, V]`` and the next state.
 
         ``hidden`` has parts ``[L, B * K, H]``; ``memory`` is one copy for all hypotheses.
         """
-        num_sentences, num_hypotheses = words.shape
-        context = memory.context[:, None].expand(-1, num_hypotheses, -1)
-        inputs = torch.cat((self.target_embedding(words), context), dim=-1).flatten(0, 1)
-        outputs, hidden = self.decoder(inputs[None], hidden)
+        queries, hidden = self._query(self.target_embedding(words), hidden, memory)
+        return self.logits(self.head(queries)), hidden
+
+    def _query(self, embedded: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
+        """One word of ``K`` hypotheses, ``embedded [B, K, E]``: what is scored, ``[B, K, H]``."""
+        num_sentences, num_hypotheses = embedded.shape[:2]
+        parts = [embedded.flatten(0, 1)]
+        if self.problem.context == "every":
+            context = memory.context[:, None].expand(-1, num_hypotheses, -1)
+            parts.append(context.flatten(0, 1))
+        if self.problem.input_feeding:
+            *state, fed = hidden
+            parts.append(fed[0])
+            hidden = tuple(state)
+        outputs, hidden = self.decoder(torch.cat(parts, dim=-1)[None], hidden)
         queries = outputs[0].unflatten(0, (num_sentences, num_hypotheses))
         if self.attention is not None:
             queries = self.attention(queries, memory)
-        return self.logits(self.head(queries)), hidden
+        if self.problem.input_feeding:
+            hidden = (*hidden, queries.flatten(0, 1)[None])
+        return queries, hidden
