@@ -159,16 +159,9 @@ def retrain(
     if not chosen:
         raise InputError("variants is empty: name at least one, for example lstm")
     for variant in chosen:
-<<<<<<< HEAD
-        problem.check(variant)
-    if any(isinstance(variant, Variant) for variant in chosen):
-        problem.check_network(network)
-    _check_data(problem, records, splits, text)
-=======
         check_settings(problem, variant, network, regularisation)
     _check_resume(resume, save_every_steps)
-    _check_data(problem, records, splits)
->>>>>>> w-training
+    _check_data(problem, records, splits, text)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
@@ -405,11 +398,6 @@ def _prepare(
     return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable, coverage)
 
 
-<<<<<<< HEAD
-def _check_data(
-    problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
-) -> None:
-=======
 def _check_resume(resume: str, save_every_steps: int | None) -> None:
     """Refuse another way to resume than the two there are, and steps below 1.
 
@@ -422,8 +410,9 @@ def _check_resume(resume: str, save_every_steps: int | None) -> None:
         raise InputError(f"save_every_steps is {save_every_steps}: it must be at least 1")
 
 
-def _check_data(problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig) -> None:
->>>>>>> w-training
+def _check_data(
+    problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
+) -> None:
     """Refuse data that a problem cannot learn from, or that cannot be divided so.
 
     Raises:
