@@ -62,6 +62,8 @@ class Candidate:
 
 
 class Predictor:
+    example = "好"
+
     def __init__(self, words, bias):
         self.words, self.bias = words, bias
 
