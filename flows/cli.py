@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -202,6 +203,23 @@ def _parser() -> argparse.ArgumentParser:
     of_catalogue(ingest)
     of_warehouse(ingest)
     as_json(ingest)
+
+    profile = command(
+        "profile",
+        _profile,
+        "what a snapshot holds: lengths, words, scripts, drift; as a table and as a page",
+    )
+    profile.add_argument("name", metavar="NAME", help="a deployment whose data was ingested")
+    profile.add_argument(
+        "--snapshot",
+        metavar="ID",
+        default="",
+        help="how its id begins (default: the newest)",
+    )
+    profile.add_argument("--open", action="store_true", help="show the page in the browser")
+    of_catalogue(profile)
+    of_warehouse(profile)
+    as_json(profile)
 
     quarantine = command(
         "quarantine",
@@ -429,6 +447,47 @@ def _print_ingest(report: "IngestReport") -> None:
         if addresses:
             rows.append((f"files {what}", f"{len(addresses)}: {shown}{more}"))
     _print_table(("", ""), [(key, str(value)) for key, value in rows])
+
+
+def _profile(parsed: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from flows.prepare import texts_of
+    from flows.profile import profile, read_profile
+    from flows.retrain import retrain
+    from pipeline.profile import key_figures, remarks
+
+    signature = signature_of(retrain)
+    parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
+    recipe = checked(apply_overrides(parameters, {}, signature), signature)
+    problem = recipe["problem"]
+    root = warehouse_root(parsed.warehouse)
+    made = _run(
+        profile,
+        {
+            "name": recipe["name"],
+            "kind": recipe["records"].kind,
+            "columns": list(problem.columns),
+            "texts": list(texts_of(problem, recipe["text"], recipe["target_text"])),
+            "splits": recipe["splits"],
+            "vocabulary": recipe["vocabulary"],
+            "period": getattr(problem, "period", 1),
+            "snapshot": parsed.snapshot,
+            "warehouse": parsed.warehouse,
+        },
+    )
+    found = read_profile(root, made.data)
+    page = (root / made.page.path).absolute()
+    if parsed.json:
+        _print_json({"snapshot": made.snapshot.id, "page": str(page), **asdict(found)})
+    else:
+        _print_table(("", ""), list(key_figures(found).items()))
+        for each in remarks(found):
+            _say(f"- {each}")
+        _say(f"page: {page}")
+    if parsed.open:
+        webbrowser.open(page.as_uri())
+    return OK
 
 
 def _quarantine(parsed: argparse.Namespace) -> int:

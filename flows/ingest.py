@@ -22,9 +22,11 @@ from pydantic import BaseModel, ValidationError
 
 from flows.caching import Steps, cached_task
 from flows.catalogue import source_addresses, warehouse_root
+from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.records import (
     IN_ORDER,
+    REASONS,
     Block,
     Dialogues,
     Labelled,
@@ -152,7 +154,17 @@ def ingest(
     name: str, sources: list[str], records: RecordsConfig, warehouse: str | None = None
 ) -> IngestReport:
     """Read `sources` and record what they hold as the next snapshot of `name`."""
-    return ingest_sources(Steps(warehouse_root(warehouse)), name, sources, records)
+    report = ingest_sources(Steps(warehouse_root(warehouse)), name, sources, records)
+    rows = {
+        f"accepted {records.kind}": report.num_accepted,
+        "rejected rows": report.num_rejected,
+        **{f"- {REASONS[reason]}": n for reason, n in report.rejected_by_reason.items()},
+    }
+    table = markdown_table([{"rows": of, "": f"{n:,}"} for of, n in rows.items()])
+    snapshot = f"Snapshot {report.snapshot.number}, `{report.snapshot.id}`."
+    more = f"`tidemill profile {name}` shows what it holds."
+    show_report("ingest", name, [f"{snapshot} {more}", "", *table])
+    return report
 
 
 def ingest_sources(

@@ -7,14 +7,16 @@ vocabulary size cuts nothing again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
-from flows.caching import cached_task
+from flows.caching import Steps, cached_task
 from pipeline.part_of_speech import PartOfSpeechTagger
+from pipeline.problems import Problem, Seq2Seq
 from pipeline.records import SPLITS, SplitsConfig
 from pipeline.segmentation import (
     Segmenter,
@@ -129,6 +131,102 @@ class CoverageReport(BaseModel, frozen=True):
     num_words: int
     unknown_rates: dict[str, float]
     coverage_by_size: list[SizeCoverage]
+
+
+def texts_of(
+    problem: Problem, text: TextConfig, target_text: TextConfig | None
+) -> tuple[TextConfig, ...]:
+    """How each side of the texts that a problem learns from is cut; none for series."""
+    if isinstance(problem, Seq2Seq):
+        return (text, target_text or text)
+    return (text,) if problem.columns else ()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Records cut into tokens: a table for each shard, the splits, a vocabulary a column."""
+
+    tokens: tuple[TableRef, ...]
+    splits: SplitRefs
+    vocabularies: tuple[VocabularyRef, ...]
+
+
+def cut_and_divide(
+    steps: Steps,
+    shards: Sequence[TableRef],
+    kind: str,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+    splits: SplitsConfig,
+    vocabulary: VocabularyConfig,
+) -> Cut:
+    """From records to vocabularies: tokenize, divide, count; every step a cached task."""
+    root = str(steps.root)
+    tokens = tokens_of(steps, shards, kind, columns, texts)
+    divided: SplitRefs = steps.run(
+        divide, root=root, shards=tokens, kind=kind, columns=columns, splits=splits
+    )
+    subwords: dict[str, TableRef] = {}
+    for column, text in zip(columns, texts, strict=False):
+        if text.unit == "subword":
+            subwords[column] = steps.run(
+                learn_subwords,
+                label=column,
+                root=root,
+                train=divided.train,
+                column=column,
+                text=text,
+            )
+            divided = divided.with_tables(
+                {
+                    split: steps.run(
+                        cut_into_subwords,
+                        label=f"{column} {split}",
+                        root=root,
+                        rows=rows,
+                        column=column,
+                        subwords=subwords[column],
+                    )
+                    for split, rows in divided.tables.items()
+                }
+            )
+    vocabularies: list[VocabularyRef] = [
+        steps.run(
+            build_vocabulary,
+            label=column,
+            root=root,
+            train=divided.train,
+            column=column,
+            # Every label counts, however rare.
+            vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
+            subwords=subwords.get(column),
+        )
+        for column in columns
+    ]
+    return Cut(tuple(tokens), divided, tuple(vocabularies))
+
+
+def tokens_of(
+    steps: Steps,
+    shards: Sequence[TableRef],
+    kind: str,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+) -> list[TableRef]:
+    """The table of tokens of each of these shards of records."""
+    return [
+        steps.run(
+            tokenize,
+            label=shard.digest[:8],
+            root=str(steps.root),
+            shard=shard,
+            kind=kind,
+            columns=columns,
+            text=texts[0],
+            target_text=texts[-1] if kind == "pairs" else None,
+        )
+        for shard in shards
+    ]
 
 
 def _tokens_schema(kind: str, columns: Sequence[str]) -> Any:

@@ -6,14 +6,13 @@ do nothing where that is there already.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from pydantic import BaseModel, Field
@@ -29,20 +28,26 @@ from flows.catalogue import (
 )
 from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
 from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
+from flows.learning_curves import show_learning_curves
 from flows.prepare import (
     CoverageReport,
     SplitRefs,
     VocabularyRef,
-    build_vocabulary,
-    cut_into_subwords,
-    divide,
+    cut_and_divide,
     divide_series,
     encode,
-    learn_subwords,
     measure_coverage,
-    tokenize,
+    texts_of,
+)
+from flows.profile import (
+    ProfileRef,
+    profile_series,
+    profile_snapshot,
+    read_profile,
+    show_profile,
 )
 from flows.publish import Candidate, Decision, decide, publication_of
+from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.prediction import ModelConfig
@@ -54,6 +59,7 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
+from pipeline.profile import as_markdown
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig
 from pipeline.regularisation import RegularisationConfig
@@ -62,8 +68,7 @@ from pipeline.training import DivergedError, TrainingConfig, check_settings, res
 from pipeline.variants import parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
-from warehouse.examples import LABELS
-from warehouse.registry import Registry
+from warehouse.registry import Registry, Version
 from warehouse.tables import TableRef
 
 logger = logging.getLogger(__name__)
@@ -98,6 +103,7 @@ class RetrainReport(BaseModel, frozen=True):
     champion: int | None
     reason: str
     page: str
+    profile: ProfileRef
     steps: tuple[StepState, ...]
 
 
@@ -166,9 +172,7 @@ def retrain(
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
-    texts: tuple[TextConfig, ...] = (text,) if problem.columns else ()
-    if isinstance(problem, Seq2Seq):
-        texts = (text, target_text or text)
+    texts = texts_of(problem, text, target_text)
     data = _prepare(
         steps,
         problem,
@@ -199,6 +203,7 @@ def retrain(
 
     reports: list[VariantReport] = []
     candidates: list[Candidate] = []
+    published: list[tuple[Version, FitReport]] = []
     registry = Registry(steps.root, tracking_uri())
     for variant in chosen:
         config = ModelConfig(problem, variant, network, *texts).to_dict()
@@ -248,6 +253,8 @@ def retrain(
             retraining=f"{began:%Y-%m-%d %H:%M} UTC",
         )
         version = registry.publish(publication)
+        show_profile(registry, version, steps.root, data.profile)
+        published.append((version, fitted))
         candidates.append(Candidate(variant.name, version.version, fitted, scores))
         reports.append(
             VariantReport(
@@ -261,6 +268,7 @@ def retrain(
         raise InputError(
             f"no variant of {name} could be trained; the first failed because {reports[0].failure}"
         )
+    show_learning_curves(steps, registry, name, problem.loss, published)
     decision = decide(
         steps,
         registry,
@@ -279,9 +287,10 @@ def retrain(
         champion=decision.champion,
         reason=decision.reason,
         page=registry.page(name),
+        profile=data.profile,
         steps=tuple(steps.states),
     )
-    _show(report, decision)
+    _show(report, decision, steps.root, registry.artifact_page(published[0][0], "profile.html"))
     return report
 
 
@@ -299,6 +308,7 @@ class Prepared:
     vocabularies: tuple[VocabularyRef, ...]
     ids: dict[str, TableRef]
     usable: UsableRows
+    profile: ProfileRef
     coverage: tuple[CoverageReport, ...] = ()
 
 
@@ -318,59 +328,10 @@ def _prepare(
             divide_series, root=root, shards=ingested.shards, splits=splits, period=problem.period
         )
         usable = steps.run(count_usable, root=root, problem=problem, ids=divided.tables)
-        return Prepared(ingested, divided, (), (), divided.tables, usable)
+        profile = profile_series(steps, ingested, divided)
+        return Prepared(ingested, divided, (), (), divided.tables, usable, profile)
     columns = problem.columns
-    shards = [
-        steps.run(
-            tokenize,
-            label=shard.digest[:8],
-            root=root,
-            shard=shard,
-            kind=kind,
-            columns=columns,
-            text=texts[0],
-            target_text=texts[-1] if kind == "pairs" else None,
-        )
-        for shard in ingested.shards
-    ]
-    divided = steps.run(divide, root=root, shards=shards, kind=kind, columns=columns, splits=splits)
-    subwords: dict[str, TableRef] = {}
-    for column, text in zip(columns, texts, strict=False):
-        if text.unit == "subword":
-            subwords[column] = steps.run(
-                learn_subwords,
-                label=column,
-                root=root,
-                train=divided.train,
-                column=column,
-                text=text,
-            )
-            divided = divided.with_tables(
-                {
-                    split: steps.run(
-                        cut_into_subwords,
-                        label=f"{column} {split}",
-                        root=root,
-                        rows=rows,
-                        column=column,
-                        subwords=subwords[column],
-                    )
-                    for split, rows in divided.tables.items()
-                }
-            )
-    vocabularies: list[VocabularyRef] = [
-        steps.run(
-            build_vocabulary,
-            label=column,
-            root=root,
-            train=divided.train,
-            column=column,
-            # Every label counts, however rare.
-            vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
-            subwords=subwords.get(column),
-        )
-        for column in columns
-    ]
+    cut = cut_and_divide(steps, ingested.shards, kind, columns, texts, splits, vocabulary)
     ids: dict[str, TableRef] = {
         split: steps.run(
             encode,
@@ -379,9 +340,9 @@ def _prepare(
             rows=rows,
             columns=columns,
             texts=texts,
-            vocabularies=vocabularies,
+            vocabularies=cut.vocabularies,
         )
-        for split, rows in divided.tables.items()
+        for split, rows in cut.splits.tables.items()
     }
     usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
     coverage = tuple(
@@ -389,13 +350,14 @@ def _prepare(
             measure_coverage,
             label=column,
             root=root,
-            splits=divided.tables,
+            splits=cut.splits.tables,
             column=column,
             vocabulary=known,
         )
-        for column, known in zip(columns, vocabularies, strict=True)
+        for column, known in zip(columns, cut.vocabularies, strict=True)
     )
-    return Prepared(ingested, divided, columns, tuple(vocabularies), ids, usable, coverage)
+    profile = profile_snapshot(steps, ingested, kind, columns, texts, cut)
+    return Prepared(ingested, cut.splits, columns, cut.vocabularies, ids, usable, profile, coverage)
 
 
 def _check_resume(resume: str, save_every_steps: int | None) -> None:
@@ -451,15 +413,16 @@ def _settings(problem: Any, *parts: Any) -> dict[str, Any]:
     return settings
 
 
-def _show(report: RetrainReport, decision: Decision) -> None:
+def _show(report: RetrainReport, decision: Decision, warehouse: Path, profile_page: str) -> None:
     """The reason in the log, and the result as a page of the flow run."""
     logger.info("%s: %s", report.name, report.reason)
-    if FlowRunContext.get() is None:
-        return
     lines = [f"# {report.name}", "", report.reason, "", f"[Versions]({report.page})", ""]
-    lines += _markdown_table(decision.rows)
+    lines += markdown_table(decision.rows)
+    lines += ["", "## Data", ""]
+    lines += as_markdown(read_profile(warehouse, report.profile.data))
+    lines += ["", f"[Profile of the data]({profile_page})"]
     lines += ["", "## Steps", ""]
-    lines += _markdown_table(
+    lines += markdown_table(
         [
             {
                 "task": step.task,
@@ -470,20 +433,4 @@ def _show(report: RetrainReport, decision: Decision) -> None:
             for step in report.steps
         ]
     )
-    create_markdown_artifact(
-        "\n".join(lines),
-        key=f"retrain-{_key(report.name)}",
-        description=f"Retraining {report.name}",
-    )
-
-
-def _key(name: str) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c == "-") else "-" for c in name.lower())
-
-
-def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    if not rows:
-        return []
-    head = list(rows[0])
-    body = [[str(row[key]).replace("|", "\\|") for key in head] for row in rows]
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
+    show_report("retrain", report.name, lines)

@@ -332,6 +332,9 @@ def _remove_derived(
             num_results += 1
             if not dry_run:
                 path.unlink(missing_ok=True)
+    if forgotten.rows and not dry_run:
+        # Pages quote words and topics of their snapshot and of the one before.
+        shutil.rmtree(tables.root / "profiles", ignore_errors=True)
     return len(lost), num_results
 
 
@@ -441,6 +444,7 @@ class GarbageReport(BaseModel, frozen=True):
     num_tables: int
     num_checkpoints: int
     num_states: int
+    num_pages: int
     num_leftovers: int
     num_bytes: int
     dry_run: bool
@@ -452,8 +456,9 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
     Kept are: of each name the newest snapshot, those of the last `days`, and those that a
     registered version was trained on; results of the last `days`, and those of the trainings of
     registered versions; the checkpoints of registered versions; and every table that one of these
-    names. Unfinished trainings stay for `days`, and nothing goes in its first day, since a run may
-    be under way that needs it.
+    names. Pages of what is gone go too: they can be drawn again. Unfinished trainings stay for
+    `days`, and nothing goes in its first day, since a run may be under way that needs
+    it.
 
     Raises:
         StorageError: an ingest is under way, or a record is damaged, so that it is not known what
@@ -508,6 +513,18 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
         for path in sorted(root.glob("states/*")):
             if _age_before(path, oldest):
                 bin_.take("states", path)
+        kept = {
+            ref.id[:16]
+            for name in tables.names()
+            for ref in tables.log(name)
+            if ref not in gone_snapshots
+        }
+        for path in sorted(root.glob("profiles/*")):
+            if path.name not in kept and _age_before(path, young):
+                bin_.take("pages", path)
+        for path in sorted(root.glob("learning_curves/*")):
+            if _age_before(path, oldest):
+                bin_.take("pages", path)
         for pattern in ("tables", "snapshots/*", "ingests", "mended", "."):
             for path in sorted(root.glob(f"{pattern}/{ASIDE}*")):
                 if _age_before(path, young):
@@ -526,7 +543,7 @@ class _Bin:
     num_bytes: int = 0
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("snapshots", "results", "tables", "checkpoints", "states", "leftovers"), 0
+            ("snapshots", "results", "tables", "checkpoints", "states", "pages", "leftovers"), 0
         )
     )
 

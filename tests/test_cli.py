@@ -82,6 +82,17 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     assert run(trained, "leaderboard", "demo", "--json") == 0
     assert json.loads(capsys.readouterr().out) == rows
 
+    of_recipe = ("--catalogue", str(trained / "prefect.yaml"))
+    assert run(trained, "profile", "demo", *of_recipe, "--json") == 0
+    profiled = capsys.readouterr()
+    profile = json.loads(profiled.out)
+    assert profile["snapshot"].startswith(rows[0]["snapshot"])
+    assert profile["num_rows"] == 400 and "Completed" not in profiled.err
+    assert run(trained, "profile", "demo", *of_recipe, "--snapshot", profile["snapshot"][:8]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert "utterances" in shown and f"page: {profile['page']}" in shown
+    assert Path(profile["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+
     assert run(trained, "predict", "demo", "今天天气", "--top", "2", "--json") == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["text"] == "今天天气" and len(answer["candidates"]) == 2
@@ -137,6 +148,8 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
         (("predict", "demo", "--input", "absent", "--output", "b"), "there is no file absent"),
         (("quarantine", "demo"), "holds no data"),
         (("quarantine", "demo", "--samples", "-1"), "must be at least 0"),
+        (("profile", "demo"), "demo holds no data: run tidemill ingest demo"),
+        (("profile", "dmeo"), "no deployment 'dmeo'"),
         (("deploy",), "no Prefect server is configured"),
     ],
 )

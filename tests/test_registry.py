@@ -62,6 +62,8 @@ class Candidate:
 
 
 class Predictor:
+    example = "好"
+
     def __init__(self, words, bias):
         self.words, self.bias = words, bias
 
@@ -305,6 +307,33 @@ def test_new_scores_of_the_same_model_are_shown_on_its_version(
     assert "another beam" in info.description
     assert "+1.2 points" not in info.description
     assert "the first" in info.description
+
+
+def test_files_are_shown_with_a_version(registry: Registry, root: Path, tmp_path: Path) -> None:
+    version = registry.publish(publication(root))
+    page = tmp_path / "1f.html"
+    page.write_text("<p>first")
+    files = {"profile.html": page}
+    registry.attach(version, "profile", "profiles/1f.html", files)
+    page.write_text("<p>not looked at: the tag says that it is there")
+    registry.attach(version, "profile", "profiles/1f.html", files)
+
+    def shown() -> str:
+        info = registry.versions(version.name)[0]
+        run = registry._client.get_run(info.run_id)
+        assert run.data.tags["profile"].startswith("profiles/")
+        names = [each.path for each in registry._client.list_artifacts(info.run_id)]
+        assert names.count("profile.html") == 1
+        return Path(registry._client.download_artifacts(info.run_id, "profile.html")).read_text()
+
+    assert shown() == "<p>first"
+    page.write_text("<p>second")
+    registry.attach(version, "profile", "profiles/2e.html", files)
+    assert shown() == "<p>second"
+    address = registry.artifact_page(version, "profile.html")
+    assert f"/runs/{version.run_id}/artifacts/profile.html" in address
+    with pytest.raises(StorageError, match=r"profile.html cannot be shown with .*No such file"):
+        registry.attach(version, "profile", "3", {"profile.html": tmp_path / "absent"})
 
 
 def test_an_alias_follows_the_newest_version_of_a_variant(registry: Registry, root: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_second_run_does_nothing_and_registers_nothing(run: Run, warehouse: Pa
     first = run(variants=["gru", "rnn_tanh"])
     assert redone(first) == {
         "ingest_file", "tokenize", "divide", "build_vocabulary", "encode", "count_usable",
-        "train", "score",
+        "count_shard", "summarise", "draw_profile", "train", "score", "draw_learning_curves",
     }  # fmt: skip
     second = run(variants=["gru", "rnn_tanh"])
     assert redone(second) == set()
@@ -88,6 +88,10 @@ def test_a_second_run_does_nothing_and_registers_nothing(run: Run, warehouse: Pa
     assert not any(one.new for one in second.variants)
     assert len(Registry(warehouse).versions("words")) == 2
     assert second.champion == first.champion
+    # Every version shows the data that it was trained on, and how all of them learnt.
+    for version in Registry(warehouse).versions("words"):
+        assert version.tags["profile"] == first.profile.page.path
+        assert version.tags["learning_curves"].startswith("learning_curves/")
 
 
 def test_another_way_to_score_trains_nothing(run: Run) -> None:

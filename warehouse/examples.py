@@ -200,6 +200,16 @@ def words_table(words: Sequence[str], counts: npt.NDArray[np.int64]) -> pa.Table
     return pa.table([pa.array(words, pa.string()), pa.array(counts, pa.int64())], schema=WORDS)
 
 
+def merged_words(
+    tables: Tables, refs: Sequence[TableRef]
+) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The words of several tables of ``WORDS``, counted together, the most frequent first."""
+    parts = [WORDS.empty_table(), *(tables.read(ref) for ref in refs)]
+    summed = pa.concat_tables(parts).group_by("word").aggregate([("count", "sum")])
+    ordered = summed.sort_by([("count_sum", "descending"), ("word", "ascending")])
+    return ordered.column("word").to_pylist(), ordered.column("count_sum").to_numpy()
+
+
 def statistics_table(statistics: Mapping[str, npt.NDArray[np.float64]]) -> pa.Table:
     """What scores are made of, row by row: a column of lists ``[N, S]`` for each metric."""
     columns = {}

@@ -306,6 +306,28 @@ class Registry:
             new=new,
         )
 
+    def attach(self, version: Version, tag: str, value: str, files: Mapping[str, Path]) -> None:
+        """Show files among the artifacts of a version's run, and say in a tag what they are.
+
+        Where the tag has this value already the files are there, and nothing is done. Older files
+        of the same names are replaced.
+
+        Args:
+            value: names the content of the files.
+            files: name on the page -> file.
+
+        Raises StorageError when the store refuses.
+        """
+        with _sentence(f"{', '.join(files)} cannot be shown with {version.name!r}"), self._lock():
+            run = self._client.get_run(version.run_id)
+            if run.info.lifecycle_stage != "active" or run.data.tags.get(tag) == value:
+                return
+            with tempfile.TemporaryDirectory(prefix="tidemill-") as staging:
+                for name, file in files.items():
+                    shutil.copyfile(file, Path(staging) / name)
+                    self._client.log_artifact(version.run_id, str(Path(staging) / name))
+            self._set_run_tag(version.run_id, tag, value)
+
     def _make_version(self, experiment: Experiment, publication: Publication) -> ModelVersion:
         with tempfile.TemporaryDirectory(prefix="tidemill-") as neutral:
             staging = Path(neutral)
@@ -561,6 +583,15 @@ class Registry:
         if experiment is None:
             raise _nothing_published(name, self.names())
         return f"{self._pages}/{_leaderboard_link(experiment)}"
+
+    def artifact_page(self, version: Version, name: str) -> str:
+        """The address of the page that shows an artifact of a version's run."""
+        with _sentence(f"{version.name!r} cannot be read"):
+            experiment = self._client.get_run(version.run_id).info.experiment_id
+        return (
+            f"{self._pages}/#/experiments/{experiment}/runs/{version.run_id}/artifacts/"
+            f"{quote(name)}?{_WORKFLOW}"
+        )
 
     # --- choose -----------------------------------------------------------------------------------
 
