@@ -286,23 +286,26 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
     fault_of, is_sound = _checks(config)
     if not is_sound(rows, names):
         rows, places = _without(rows, places, faults, lambda row, _: fault_of(row, names))
-    good_lines = block if len(rows) == len(lines) else b"\n".join([lines[i] for i in places])
-    if _num_quotes(good_lines) != 2 * sum(map(_num_strings, rows)):
+    text = block if len(rows) == len(lines) else b"\n".join([lines[i] for i in places])
+    strings = _strings(text)
+    if len(strings.starts) != _num_strings_of(rows, names, config.kind):
         rows, places = _without(
             rows,
             places,
             faults,
             lambda row, i: (
                 None
-                if _num_quotes(lines[i]) == 2 * _num_strings(row)
+                if len(_strings(lines[i]).starts) == _num_strings(row)
                 else ("repeated_key", "a key is given twice in one object")
             ),
         )
+        text = b"\n".join([lines[i] for i in places])
+        strings = _strings(text)
     where = np.array(places, np.int64)
     num_dropped = 0
     records: Records
     if config.kind == "dialogues":
-        records, num_dropped = _dialogues(rows, where, names, faults)
+        records, num_dropped = _dialogues(rows, where, names, faults, strings)
     else:
         records = _READERS[config.kind](rows, where, names)
     rejected = [
@@ -361,18 +364,57 @@ def _without(
     return good_rows, good_places
 
 
+class _Strings(NamedTuple):
+    """S strings of valid JSON, keys and values in the order in which they stand there.
+
+    String i, less its quotes, is `text[starts[i]:ends[i]]`; `escaped` bool [S]: whether that is not
+    yet what it says.
+    """
+
+    text: bytes
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+    escaped: npt.NDArray[np.bool_]
+
+
+def _strings(text: bytes) -> _Strings:
+    quotes = np.flatnonzero(np.frombuffer(text, np.uint8) == ord('"'))
+    escapes = _places(text, b"\\")
+    if len(escapes):
+        if (np.diff(escapes) == 1).any():
+            # An escaped backslash escapes nothing; what is put in its place is of the same length.
+            codes = np.frombuffer(text.replace(b"\\\\", b"__"), np.uint8)
+        else:
+            codes = np.frombuffer(text, np.uint8)
+        quotes = quotes[codes[quotes - 1] != ord("\\")]
+    starts, ends = quotes[::2] + 1, quotes[1::2]
+    escaped = np.zeros(len(starts), bool)
+    escaped[np.searchsorted(starts, escapes, side="right") - 1] = True
+    return _Strings(text, starts, ends, escaped)
+
+
+def _places(text: bytes, byte: bytes) -> npt.NDArray[np.int64]:
+    """Where a byte stands that is rare in most texts."""
+    places: list[int] = []
+    place = text.find(byte)
+    while place >= 0 and len(places) < 1_000:
+        places.append(place)
+        place = text.find(byte, place + 1)
+    if place >= 0:
+        return np.flatnonzero(np.frombuffer(text, np.uint8) == byte[0])
+    return np.array(places, np.int64)
+
+
 # A repeated key cannot be seen in what was parsed, where the last one wins. But then strings are
-# missing: each string, key or value, stands between two quotes.
+# missing.
 
 
-def _num_quotes(text: bytes) -> int:
-    """The quotes of valid JSON that begin or end a string."""
-    codes = np.frombuffer(text, np.uint8)
-    escapes = np.flatnonzero(codes == ord("\\"))
-    if (np.diff(escapes) == 1).any():
-        return _num_quotes(text.replace(b"\\\\", b""))  # an escaped backslash escapes nothing
-    quotes = codes == ord('"')
-    return int(np.count_nonzero(quotes)) - int(np.count_nonzero(quotes[escapes + 1]))
+def _num_strings_of(rows: list[Any], names: tuple[str, ...], kind: str) -> int:
+    """The strings in all rows, which are sound."""
+    if kind == "dialogues" and set(map(len, rows)) == {len(names)}:
+        num_texts = 2 * len(names) - 1  # four keys, and three values beside the list
+        return num_texts * len(rows) + sum(len(row[names[3]]) for row in rows)
+    return sum(map(_num_strings, rows))
 
 
 def _num_strings(value: Any) -> int:
@@ -451,12 +493,16 @@ def _are_sound_dialogues(rows: list[Any], names: tuple[str, ...]) -> bool:
 
 
 def _dialogues(
-    rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...], faults: _Faults
+    rows: list[Any],
+    places: npt.NDArray[np.int64],
+    names: tuple[str, ...],
+    faults: _Faults,
+    strings: _Strings,
 ) -> tuple[Dialogues, int]:
     topic, dialog = names[0], names[3]
     dialogs = [row[dialog] for row in rows]
     said = list(chain.from_iterable(dialogs))
-    speakers, utterances, kept = _read_utterances(said)
+    speakers, utterances, kept = _read_utterances(said, _standing(strings, rows, dialog, len(said)))
     ends = np.cumsum([0, *map(len, dialogs)])
     offsets = np.concatenate(([0], np.cumsum(kept)))[ends]
     filled = np.diff(offsets) > 0
@@ -472,7 +518,7 @@ def _dialogues(
         rows = [row for row, keep in zip(rows, filled.tolist()) if keep]
         places = places[filled]
         offsets = np.concatenate(([0], offsets[1:][filled]))
-    clean = normalise_batch(utterances, _GROUP_TEXT)
+    clean = normalise_batch(utterances, _GROUP_TEXT, known_utf8=True)
     groups = _groups(clean.data, clean.offsets[offsets])
     topics = Utf8.of([row[topic] for row in rows])
     # Rows without utterances are rejected and counted as such, not as utterances that were dropped.
@@ -486,26 +532,47 @@ _USER1_HALF, _USER2_HALF = np.frombuffer(b"user1:\0\0user2:\0\0", "<u8")
 _SIX_BYTES = np.uint64(0xFFFF_FFFF_FFFF)
 
 
+def _standing(strings: _Strings, rows: list[Any], dialog: str, num_said: int) -> _Strings:
+    """Those of the strings that are the utterances of the rows.
+
+    Where all rows have the same keys in the same order and no other strings, they are known by
+    their place. Other rows are written out anew, one utterance behind the other.
+    """
+    layouts = set(map(tuple, rows))
+    num_others = len(strings.starts) - num_said
+    if len(layouts) == 1:
+        (layout,) = layouts
+        per_row, before = 2 * len(layout) - 1, 2 * layout.index(dialog) + 1
+        if num_others == per_row * len(rows):
+            ends = np.cumsum([len(row[dialog]) + per_row for row in rows])
+            starts = np.concatenate(([0], ends[:-1]))
+            others = [starts + i for i in range(before)]
+            others += [ends - i - 1 for i in range(per_row - before)]
+            wanted = np.ones(len(strings.starts), bool)
+            wanted[np.concatenate(others)] = False
+            text, first, last, escaped = strings
+            return _Strings(text, first[wanted], last[wanted], escaped[wanted])
+    said = [text.encode() for row in rows for text in row[dialog]]
+    ends = np.cumsum([len(text) for text in said], dtype=np.int64)
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))[: len(said)]
+    return _Strings(b"".join(said), starts, ends, np.zeros(len(said), bool))
+
+
 def _read_utterances(
-    said: list[str],
+    said: list[str], standing: _Strings
 ) -> tuple[npt.NDArray[np.int8], Utf8, npt.NDArray[np.bool_]]:
     """Speakers and texts of the utterances that `read_utterance` accepts; bool [U]: which it does.
 
-    All are joined by NUL characters. Those that begin with the usual prefix and have no blank at an
-    end are cut out of the whole; only the others are read one by one.
+    Those that begin with the usual prefix and have no blank at an end are cut out of the text in
+    which they stand; only the others are read one by one.
     """
-    joined = "".join(["\0", "\0".join(said)]).encode() if said else b""
-    codes = np.frombuffer(joined + bytes(12), np.uint8)  # so that one can look beyond the end
-    starts = np.flatnonzero(codes[: len(joined)] == 0)
-    ends = np.append(starts[1:], len(joined))
+    text, starts, ends, escaped = standing
+    codes = np.frombuffer(text + bytes(12), np.uint8)  # so that one can look beyond the end
     kept = np.ones(len(said), bool)
-    if len(starts) != len(said):  # a text holds a NUL
-        begins = ends = np.zeros(len(said), np.int64)
-        usual, speakers = np.zeros(len(said), bool), np.zeros(len(said), np.int8)
-    else:
-        usual, begins = _usual_texts(codes, starts, ends)
-        speakers = (codes[starts + 5] - np.uint8(ord("1"))).view(np.int8)
-    texts = [joined[begin:end] for begin, end in zip(begins.tolist(), ends.tolist())]
+    usual, begins = _usual_texts(codes, starts, ends)
+    usual &= ~escaped
+    speakers = (codes[starts + 4] - np.uint8(ord("1"))).view(np.int8)
+    texts = [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist())]
     for i in np.flatnonzero(~usual).tolist():
         parsed = read_utterance(said[i])
         if parsed is None:
@@ -523,13 +590,13 @@ def _usual_texts(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Which utterances are usual, bool [U], and where their text begins, int64 [U].
 
-    True only for `user1` or `user2`, a colon, and text without a blank at an end. Utterance i, with
-    a NUL before it, is `codes[starts[i]:ends[i]]`.
+    True only for `user1` or `user2`, a colon, and text without a blank at an end. Utterance i is
+    `codes[starts[i]:ends[i]]`, with 12 bytes or more behind the last.
     """
-    heads = np.lib.stride_tricks.sliding_window_view(codes, 8)[starts + 1].view("<u8")[:, 0]
+    heads = np.lib.stride_tricks.sliding_window_view(codes, 8)[starts].view("<u8")[:, 0]
     full = (heads == _USER1) | (heads == _USER2)
     heads &= _SIX_BYTES
-    begins = starts + np.where(full, 9, 7)
+    begins = starts + np.where(full, 8, 6)
     usual: npt.NDArray[np.bool_] = full | (heads == _USER1_HALF) | (heads == _USER2_HALF)
     usual &= ends > begins
 

@@ -294,14 +294,15 @@ def _normalise_as(text: str, config: TextConfig) -> str:
 # --- normalisation of a column --------------------------------------------------------------------
 
 
-def normalise_batch(texts: Utf8, config: TextConfig) -> Utf8:
+def normalise_batch(texts: Utf8, config: TextConfig, *, known_utf8: bool = False) -> Utf8:
     """What `normalise` (and `lowercase`) make of every text of a column.
 
     Rows that need no work are found by a table of characters and passed through; where no row needs
-    any, no byte is copied. Raises `InputError` for a row that is not UTF-8.
+    any, no byte is copied. Raises `InputError` for a row that is not UTF-8, if that is not known.
     """
     pieces = [
-        _normalise_chunk(texts.rows(first, last), config) for first, last in chunks(texts.offsets)
+        _normalise_chunk(texts.rows(first, last), config, known_utf8)
+        for first, last in chunks(texts.offsets)
     ]
     if all(piece.data is texts.data for piece in pieces):
         return texts
@@ -320,8 +321,11 @@ def needs_normalising(texts: Utf8, config: TextConfig) -> Mask:
     return np.concatenate([np.zeros(0, bool), *found])
 
 
-def _normalise_chunk(texts: Utf8, config: TextConfig) -> Utf8:
-    suspect = _suspect_rows(_decode(texts), _boundaries(texts), config)
+def _normalise_chunk(texts: Utf8, config: TextConfig, known_utf8: bool) -> Utf8:
+    if known_utf8:
+        suspect = _suspect_rows_of_bytes(texts, config)
+    else:
+        suspect = _suspect_rows(_decode(texts), _boundaries(texts), config)
     texts = _normalise_rows(texts, np.flatnonzero(suspect), config)
     if config.lowercase:
         data = texts.data[texts.offsets[0] : texts.offsets[-1]]
@@ -367,6 +371,55 @@ def _suspect_rows(codes: CodePoints, starts: Offsets, config: TextConfig) -> Mas
     return rows
 
 
+def _suspect_rows_of_bytes(texts: Utf8, config: TextConfig) -> Mask:
+    """The same for rows that are UTF-8 for certain: few characters need to be decoded then."""
+    first, last = int(texts.offsets[0]), int(texts.offsets[-1])
+    whole = texts.data[first:last].tobytes()
+    offsets = texts.offsets - first
+    steps, lowercase = config.normalisation, config.lowercase
+    marks = np.frombuffer(whole.translate(_suspect_bytes(steps, lowercase)), bool)
+    places = np.flatnonzero(marks)
+    data = np.frombuffer(whole + bytes(3), np.uint8)
+    table = _suspect_characters(steps, lowercase)
+    # Nearly all that are to be decoded have three bytes: punctuation.
+    lead = data[places]
+    usual = (lead & 0xF0) == 0xE0
+    most = places[usual]
+    codes = lead[usual].astype(np.uint16) << 12
+    codes |= (data[most + 1] & 0x3F).astype(np.uint16) << 6
+    codes |= data[most + 2] & 0x3F
+    others = places[~usual]
+    one, two, three, four = (data[others + i].astype(np.uint32) for i in range(4))
+    others_codes = np.where(one < 0xE0, (one & 0x1F) << 6, (one & 0x07) << 18 | (two & 0x3F) << 12)
+    others_codes |= np.where(one < 0xE0, two & 0x3F, (three & 0x3F) << 6 | four & 0x3F)
+    others_codes = np.where(one < 0x80, one, others_codes)
+    found = np.concatenate([most[table[codes]], others[table[others_codes]]])
+    rows = np.zeros(texts.num_rows, bool)
+    rows[np.searchsorted(offsets, found, side="right") - 1] = True
+    if "blanks" in steps and whole:
+        blanks = others[one == 0x20]
+        doubled = blanks[data[blanks + 1] == 0x20] + 1
+        rows[np.searchsorted(offsets, doubled, side="right") - 1] = True
+        filled = np.flatnonzero(offsets[:-1] < offsets[1:])
+        ends = (data[offsets[filled]] == 0x20) | (data[offsets[filled + 1] - 1] == 0x20)
+        rows[filled[ends]] = True
+    return rows
+
+
+@lru_cache(maxsize=8)
+def _suspect_bytes(steps: tuple[str, ...], lowercase: bool) -> bytes:
+    """A table for `bytes.translate`: 1 for a byte that begins a character to look at, else 0."""
+    table = _suspect_characters(steps, lowercase)
+    marks = np.zeros(256, np.uint8)
+    marks[:0x80] = table[:0x80]
+    marks[0x20] |= "blanks" in steps
+    for first, last, bits in ((0xC2, 0xE0, 6), (0xE0, 0xF0, 12), (0xF0, 0xF5, 18)):
+        for lead in range(first, last):
+            start = (lead & (0x1F, 0x0F, 0x07)[bits // 6 - 1]) << bits
+            marks[lead] = table[start : start + (1 << bits)].any()
+    return marks.tobytes()
+
+
 @lru_cache(maxsize=8)
 def _suspect_characters(steps: tuple[str, ...], lowercase: bool) -> Mask:
     """bool [0x110000]: the characters that one of the steps may touch."""
@@ -376,8 +429,15 @@ def _suspect_characters(steps: tuple[str, ...], lowercase: bool) -> Mask:
         # Not ASCII: those letters are changed where they stand.
         touches.append(lambda char: char.lower() != char and not char.isascii())
     # Planes beyond the second are rare enough to take the slow way; so are ideographs beyond the
-    # first plane with a canonical decomposition.
-    for first, last in ((0, 0xD800), (0xE000, 0x10000), (0x1F000, 0x1FB00)):
+    # first plane with a canonical decomposition. Ideographs and syllables never need work.
+    table[0x3400:0xA000] = table[0xAC00:0xD7A4] = False
+    for first, last in (
+        (0, 0x3400),
+        (0xA000, 0xAC00),
+        (0xD7A4, 0xD800),
+        (0xE000, 0x10000),
+        (0x1F000, 0x1FB00),
+    ):
         chars = list(map(chr, range(first, last)))
         touched = np.zeros(len(chars), bool)
         for touch in touches:
@@ -511,7 +571,7 @@ class Tokenizer:
         else:
             cut = self._cut_characters
         pieces = [
-            cut(_normalise_chunk(texts.rows(first, last), self.config))
+            cut(_normalise_chunk(texts.rows(first, last), self.config, known_utf8=False))
             for first, last in chunks(texts.offsets)
         ]
         if not pieces:

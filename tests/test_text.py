@@ -127,6 +127,7 @@ def test_normalise_batch_is_normalise_row_by_row(texts, steps, lowercase):
     expected = [text.lower() for text in expected] if lowercase else expected
     column = Utf8.of(texts)
     assert normalise_batch(column, config).to_list() == expected
+    assert normalise_batch(column, config, known_utf8=True).to_list() == expected
     for text, dirty in zip(texts, needs_normalising(column, config).tolist()):
         assert dirty or normalise(text, steps) == text
 
