@@ -20,6 +20,7 @@ import sys
 import traceback
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,9 +319,26 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--variant", help="the newest version of this variant answers, such as lstm-2"
     )
-    predict.add_argument("--top", type=int, default=5, help="candidates for each text (default: 5)")
+    predict.add_argument("--top", type=int, help="candidates for each text (default: the model's)")
+    predict.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of the model's predict, such as beam=5, temperature=0.5 or horizon=24",
+    )
     of_warehouse(predict)
     as_json(predict)
+
+    search = command("search", _search, "one text by greedy, beam and exhaustive search")
+    of_model(search)
+    search.add_argument("text", metavar="TEXT", help="a text to continue, translate or answer")
+    search.add_argument(
+        "--max-tokens", type=int, default=6, help="words of an answer, at most (default: 6)"
+    )
+    search.add_argument("--version", type=int, metavar="NUMBER", help="default: the champion")
+    of_warehouse(search)
+    as_json(search)
 
     rollback = command(
         "rollback",
@@ -663,15 +681,18 @@ def _predict(parsed: argparse.Namespace) -> int:
         check_files(parsed.input, parsed.output)
     registry = _registry(parsed)
     model = registry.load(parsed.name, version=parsed.version, variant=parsed.variant)
+    parameters = dict(map(setting, parsed.set))
+    if parsed.top is not None:
+        parameters["top"] = parsed.top
     if parsed.input:
-        num_texts = predict_file(model, parsed.input, parsed.output, parsed.top)
+        num_texts = predict_file(model, parsed.input, parsed.output, parameters)
         summary = {"version": model.info.version, "num_texts": num_texts}
         if parsed.json:
             _print_json(summary)
         else:
             _say(f"answered {num_texts} texts in {parsed.output}")
         return OK
-    answers = predict_texts(model, parsed.texts, parsed.top)
+    answers = predict_texts(model, parsed.texts, parameters)
     if parsed.json:
         _print_json(answers)
     else:
@@ -681,6 +702,30 @@ def _predict(parsed: argparse.Namespace) -> int:
             for rank, each in enumerate(answer["candidates"])
         ]
         _print_table(("text", "candidate", "score"), rows, right=("score",))
+    return OK
+
+
+def _search(parsed: argparse.Namespace) -> int:
+    from flows.predict import search_texts
+
+    registry = _registry(parsed)
+    version = registry.find(parsed.name, parsed.version)
+    results = search_texts(registry, version, parsed.text, parsed.max_tokens)
+    if parsed.json:
+        _print_json([asdict(each) for each in results])
+        return OK
+    rows = [
+        (
+            each.search,
+            each.text if each.finished else "(gave up)",
+            f"{each.log_probability:.3f}" if each.finished else "",
+            f"{each.score:.3f}" if each.finished else "",
+            f"{each.num_hypotheses:,}",
+        )
+        for each in results
+    ]
+    titles = ("search", "answer", "log P", "score", "prefixes")
+    _print_table(titles, rows, right=titles[2:])
     return OK
 
 

@@ -3,25 +3,29 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from warehouse.registry import LoadedModel
+from pipeline.prediction import Predictor
+from pipeline.search_comparison import SearchResult, compare_searches
+from warehouse.checkpoints import read_checkpoint
+from warehouse.registry import LoadedModel, Registry, VersionInfo
 
 BATCH_SIZE = 256
 """Texts that a model sees at once."""
 
 
-def predict_texts(model: LoadedModel, texts: Sequence[str], top: int = 5) -> list[dict[str, Any]]:
+def predict_texts(
+    model: LoadedModel, texts: Sequence[str], parameters: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """``{"text", "candidates": [{"text", "score"}]}`` for each text, the best candidate first.
 
-    ``top`` is how many candidates to give, where the model gives more than one.
+    ``parameters`` are those that the model's problem knows, such as ``top``.
     """
-    params = {"top": top} if "top" in model.parameters else {}
-    answers = model.predict(texts, params)
+    answers = model.predict(texts, parameters)
     return [
         {
             "text": text,
@@ -31,6 +35,15 @@ def predict_texts(model: LoadedModel, texts: Sequence[str], top: int = 5) -> lis
         }
         for text, candidates in zip(texts, answers["candidates"], strict=True)
     ]
+
+
+def search_texts(
+    registry: Registry, version: VersionInfo, text: str, max_tokens: int
+) -> list[SearchResult]:
+    """One text answered by every way of searching."""
+    found = read_checkpoint(registry.checkpoint_directory(version))
+    predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies)
+    return compare_searches(predictor, text, max_tokens=max_tokens)
 
 
 def check_files(source: Path, target: Path) -> None:
@@ -49,7 +62,9 @@ def check_files(source: Path, target: Path) -> None:
             raise InputError(f"{target} is --input as well: give --output another name")
 
 
-def predict_file(model: LoadedModel, source: Path, target: Path, top: int = 5) -> int:
+def predict_file(
+    model: LoadedModel, source: Path, target: Path, parameters: Mapping[str, Any]
+) -> int:
     """Answer every text of ``source`` in ``target``, a JSON line each; returns how many.
 
     ``source`` has a text a line; or, named ``.jsonl``, an object with the key ``text`` a line.
@@ -58,21 +73,23 @@ def predict_file(model: LoadedModel, source: Path, target: Path, top: int = 5) -
     """
     try:
         # What gets replaced is the file that a link leads to, never the link.
-        return _predict_file(model, source, target.resolve(), top)
+        return _predict_file(model, source, target.resolve(), parameters)
     except OSError as error:
         raise InputError(
             f"{target} cannot be written ({error.strerror}): correct --output, or free some space"
         ) from error
 
 
-def _predict_file(model: LoadedModel, source: Path, target: Path, top: int) -> int:
+def _predict_file(
+    model: LoadedModel, source: Path, target: Path, parameters: Mapping[str, Any]
+) -> int:
     descriptor, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         num_texts = 0
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
             texts = _texts(source)
             while batch := list(islice(texts, BATCH_SIZE)):
-                answers = predict_texts(model, batch, top)
+                answers = predict_texts(model, batch, parameters)
                 file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in answers)
                 num_texts += len(batch)
             file.flush()

@@ -14,6 +14,7 @@ from .metrics import (
     chrf,
     entity_statistics,
     macro_f1_statistics,
+    textbook_bleu,
 )
 from .prediction import BATCH_ROWS, Predictor
 from .problems import Classification, Forecasting, Seq2Seq, Tagging
@@ -145,9 +146,16 @@ def _search_scores(
             "output": searched[row],
             "greedy": greedy[row],
             "reference": references[row],
+            "textbook BLEU": f"{_textbook_bleu(predictor, searched[row], references[row]):.3f}",
         }
         for row in rows
     ]
+
+
+def _textbook_bleu(predictor: Predictor, output: str, reference: str) -> float:
+    """The chapters' BLEU of one sentence, over the model's own target tokens."""
+    tokenizer = predictor.tokenizers[-1]
+    return textbook_bleu(tokenizer.tokenize(output), tokenizer.tokenize(reference))
 
 
 def _label_scores(

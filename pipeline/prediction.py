@@ -20,7 +20,7 @@ from .problems.forecasting import Forecaster, Forecasting, forecast
 from .problems.language_model import StreamModel, StreamNgramModel
 from .problems.next_word import WindowModel, WindowNgramModel
 from .problems.problem import Model, digest_seed, padded_texts
-from .problems.seq2seq import EncoderDecoder
+from .problems.seq2seq import EncoderDecoder, Memory
 from .problems.tagging import MostFrequentTagger, TokenTagger
 from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
@@ -253,32 +253,40 @@ class ContinuationPredictor(Predictor):
         for row in ids:
             # What is drawn for a text depends on nothing but the text and the seed.
             generator.manual_seed(digest_seed(seed, *row.tolist()))
-            # As in training, a text begins behind the <eos> of the one before it.
-            prompt = torch.tensor([EOS, *row.tolist()], device=self.device)
-            hidden = self.model.read(prompt[:-1, None])
+            memory, hidden, first = self.start(Ragged.of([row]))
             hypotheses: list[Hypothesis]
             if temperature > 0:
                 many = tuple(part.expand(-1, top, -1).contiguous() for part in hidden)
                 hypotheses = sample(
                     self.model.step,
-                    NoMemory(),
+                    memory,
                     many,
-                    prompt[-1:].expand(top),
+                    first.expand(top),
                     max_tokens=max_tokens,
                     temperature=temperature,
                     generator=generator,
                 )
                 hypotheses.sort(key=lambda one: -one.score)
             else:
-                hypotheses = _search(
-                    self.model.step, NoMemory(), hidden, prompt[-1:], beam, max_tokens, top
-                )[0]
+                hypotheses = _search(self.model.step, memory, hidden, first, beam, max_tokens, top)[
+                    0
+                ]
             answers.append(
-                [Candidate(self._text(one.words), one.log_probability) for one in hypotheses]
+                [Candidate(self.text_of(one.words), one.log_probability) for one in hypotheses]
             )
         return answers
 
-    def _text(self, words: Sequence[int]) -> str:
+    @torch.inference_mode()
+    def start(self, ids: Ragged) -> tuple[NoMemory, Hidden, Tensor]:
+        """The state after all but the last word of one text, and that word, ``[1]``.
+
+        As in training, a text begins behind the ``<eos>`` of the one before it.
+        """
+        prompt = torch.tensor([EOS, *ids[0].tolist()], device=self.device)
+        return NoMemory(), self.model.read(prompt[:-1, None]), prompt[-1:]
+
+    def text_of(self, words: Sequence[int]) -> str:
+        """The text of ids that were found by search."""
         return self.tokenizers[0].detokenise(self.vocabularies[0].decode(words))
 
 
@@ -296,21 +304,23 @@ class Seq2SeqPredictor(Predictor):
     def answer(  # type: ignore[override]
         self, ids: Ragged, *, top: int, max_tokens: int, beam: int
     ) -> list[list[Candidate]]:
-        source, lengths = padded_texts(ids, np.arange(len(ids)))
-        memory, hidden = self.model.encode(source.to(self.device), lengths.to(self.device))
-        first = torch.full((len(ids),), BOS, device=self.device)
+        memory, hidden, first = self.start(ids)
         found = _search(self.model.step, memory, hidden, first, beam, max_tokens, top)
-        vocabulary = self.vocabularies[1]
         return [
-            [
-                Candidate(
-                    self.tokenizers[1].detokenise(vocabulary.decode(one.words)),
-                    one.log_probability,
-                )
-                for one in hypotheses
-            ]
+            [Candidate(self.text_of(one.words), one.log_probability) for one in hypotheses]
             for hypotheses in found
         ]
+
+    @torch.inference_mode()
+    def start(self, ids: Ragged) -> tuple[Memory, Hidden, Tensor]:
+        """What the encoder makes of source sentences, and each target's first word, ``[B]``."""
+        source, lengths = padded_texts(ids, np.arange(len(ids)))
+        memory, hidden = self.model.encode(source.to(self.device), lengths.to(self.device))
+        return memory, hidden, torch.full((len(ids),), BOS, device=self.device)
+
+    def text_of(self, words: Sequence[int]) -> str:
+        """The text of ids that were found by search."""
+        return self.tokenizers[1].detokenise(self.vocabularies[1].decode(words))
 
 
 class ClassificationPredictor(Predictor):

@@ -677,6 +677,11 @@ class Registry:
             _check_package(directory, info)
             return LoadedModel(info, _load_pyfunc(directory, device))
 
+    def find(self, name: str, version: int | None = None) -> VersionInfo:
+        """The champion, or a version by its number. Raises StorageError when there is none."""
+        with _sentence(f"{name!r} could not be found"):
+            return self._info(name, self._resolve(name, version, None))
+
     def _resolve(self, name: str, version: int | None, variant: str | None) -> int:
         if version is not None:
             return int(version)
