@@ -409,7 +409,9 @@ def _nats_ranks_best(
         equal = (words == chosen).sum(1) - 1
         known = (goals != UNK) & chosen[:, 0].isfinite()
         ranks.append(torch.where(known, higher + (equal + 1) // 2, UNRANKED))
-        best.append(words.argmax(1) + len(SPECIALS))
+        # A vocabulary may know no word at all, and spell every one.
+        known_words = words.shape[1] > 0
+        best.append(words.argmax(1) + len(SPECIALS) if known_words else torch.full_like(goals, UNK))
     if not nats:
         return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
     return tuple(torch.cat(parts).cpu().numpy() for parts in (nats, ranks, best))  # type: ignore[return-value]
