@@ -281,7 +281,7 @@ def check_settings(
 def numerics(device: torch.device) -> dict[str, Any]:
     """What the bits of a training depend on, beside its inputs."""
     found: dict[str, Any] = {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "threads": torch.get_num_threads(),
         "device": "cpu",
