@@ -280,6 +280,8 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
         config: what the rows are.
     """
     lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
     rows, places, faults = _parse(lines)
     num_rows = len(rows) + len(faults)
     names = tuple(config.file_fields.values())
@@ -322,7 +324,7 @@ _Faults = dict[int, tuple[str, str]]  # place of a line in the block -> reason a
 def _parse(lines: list[bytes]) -> tuple[list[Any], Sequence[int], _Faults]:
     """The values of all lines that are JSON, their places, and the faults of the others."""
     rows: list[Any] = []
-    failed: dict[int, orjson.JSONDecodeError] = {}
+    failed: dict[int, tuple[str, int]] = {}
     remaining = iter(lines)
     while len(rows) + len(failed) < len(lines):
         try:
@@ -330,19 +332,22 @@ def _parse(lines: list[bytes]) -> tuple[list[Any], Sequence[int], _Faults]:
             # it: so a bad line costs one exception, and the good ones cost nothing more.
             rows.extend(map(orjson.loads, remaining))
         except orjson.JSONDecodeError as error:
-            failed[len(rows) + len(failed)] = error
+            # Not the error itself: through it the lines and rows of a block would stay in memory.
+            failed[len(rows) + len(failed)] = (error.msg, error.pos)
     if not failed:
         return rows, range(len(lines)), {}
-    faults = {i: _fault_of_line(lines[i], error) for i, error in failed.items() if lines[i].strip()}
+    faults = {
+        i: _fault_of_line(lines[i], *error) for i, error in failed.items() if lines[i].strip()
+    }
     return rows, [i for i in range(len(lines)) if i not in failed], faults
 
 
-def _fault_of_line(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+def _fault_of_line(line: bytes, problem: str, position: int) -> tuple[str, str]:
     try:
         line.decode()
-    except UnicodeDecodeError as problem:
-        return "not_utf8", f"byte {problem.start + 1} of the line is not UTF-8"
-    return "not_json", f"{error.msg} at character {error.pos + 1} of the line"
+    except UnicodeDecodeError as error:
+        return "not_utf8", f"byte {error.start + 1} of the line is not UTF-8"
+    return "not_json", f"{problem} at character {position + 1} of the line"
 
 
 def _without(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from flows.ingest import IngestReport, SourceChanges, ingest, ingest_sources
 from pipeline.errors import InputError
 from pipeline.records import RecordsConfig
 from warehouse.errors import StorageError
+from warehouse.sources import find_sources
 from warehouse.tables import ASIDE, DIALOGUES, PAIRS, QUARANTINE, Tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,6 +238,78 @@ def test_hostile_files(warehouse: Path, expected: dict[str, str]) -> None:
         assert all(detail.isprintable() for detail in tables.read(ref)["detail"].to_pylist())
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "accepted", "rejected"),
+    [
+        ("newlines.jsonl", f"{line(1)}\r\n{line(2)}\n\r\n{line(3)}\r{line(4)}\n", 2, 1),
+        ("numbers.jsonl", f'{line(1)[:-1]}, "n": 1e999}}\n{line(2)[:-1]}, "n": -0.0}}', 1, 1),
+        ("integers.jsonl", f'{line(1)[:-1]}, "n": 1{"0" * 5_000}}}\n{line(2)}', 1, 1),
+        ("keys.jsonl", f'{line(1)[:-1]}, "x": {{"a": 1, "a": 2}}}}\n{line(2)}', 1, 1),
+        ("escaped-keys.jsonl", f'{line(1)[:-1]}, "t\\u006fpic": "b"}}\n{line(2)}', 1, 1),
+        ("marks.jsonl", f"\ufeff{line(1)}\n\ufeff{line(2)}\n{line(3)}", 2, 1),
+        ("arrays.jsonl", f"{line(2)}\n[{line(1)}]\n", 1, 1),
+        ("comments.jsonl", f"// five rows\n{line(1)}\n", 1, 1),
+        ("commas.jsonl", f"{line(1)},\n{line(2)},\n{line(3)}", 1, 2),
+        ("quotes.jsonl", f"{line(1)}\n{line(2)}".replace("句", '\\\\\\u0022\\"'), 2, 0),
+        ("unended.jsonl", line(1), 1, 0),
+        ("tags.jsonl", line(1).replace("句", "\U000e0041\u202e<b>\x7f"), 1, 0),
+        ("big.jsonl.gz", gzip.compress(line(1).encode()) * 3, 1, 0),
+        ("members.jsonl.gz", gzip.compress(f"{line(1)}\n".encode()) * 3, 3, 0),
+    ],
+)
+def test_odd_files(
+    warehouse: Path, tmp_path: Path, name: str, content: str | bytes, accepted: int, rejected: int
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if name.startswith("big"):  # three rows on one line
+        with pytest.raises(InputError, match="not JSON"):
+            run(warehouse, str(path), records=LENIENT)
+        return
+    report = run(warehouse, str(path), records=LENIENT)
+    assert (report.num_accepted, report.num_rejected) == (accepted, rejected)
+
+
+def test_odd_addresses(warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty.jsonl.gz").write_bytes(b"")
+    (tmp_path / "nothing.jsonl.gz").write_bytes(gzip.compress(b""))
+    (tmp_path / "twice.jsonl.gz").write_bytes(gzip.compress(gzip.compress(line(1).encode())))
+    (tmp_path / "a.csv").write_text('topic,user1\n"a,b\nc,d\n')
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.md").write_text("nothing to read")
+    (tmp_path / "folder" / "again").symlink_to(tmp_path / "folder")
+    with zipfile.ZipFile(tmp_path / "zip.jsonl", "w") as file:
+        file.writestr("a.jsonl", line(1))
+    for name, message in (
+        ("loop.jsonl", "cannot be read"),
+        ("dangling.jsonl", "does not exist"),
+        ("empty.jsonl.gz", "is empty"),
+        ("nothing.jsonl.gz", "has no rows"),
+        ("twice.jsonl.gz", "were rejected"),
+        ("a.csv", "not CSV near line"),
+        ("folder", "holds no file to read"),
+        ("zip.jsonl", "is a zip file under another name"),
+        ("folder/notes.md", "is not a file that can be read"),
+        ("*.parquet", "No file matches"),
+    ):
+        with pytest.raises((InputError, StorageError), match=message) as raised:
+            run(warehouse, str(tmp_path / name), records=LENIENT)
+        assert str(raised.value).isprintable()
+        assert str(tmp_path) in str(raised.value)
+    # Gone between the finding and the reading.
+    a, b = (write(tmp_path / f"{name}.jsonl", line(1), name) for name in "ab")
+    found = find_sources([a, b])
+    Path(b).unlink()
+    monkeypatch.setattr("flows.ingest.find_sources", lambda _: found)
+    with pytest.raises(StorageError, match=r"b\.jsonl does not exist"):
+        run(warehouse, a, b, records=LENIENT)
+    # Longer by then: what was found is read, the rest with the next ingest.
+    write(Path(b), line(1), "b", line(2))
+    assert run(warehouse, a, b, records=LENIENT).num_accepted == 2
+
+
 def test_real_dialogues(warehouse: Path, shared_data: Path) -> None:
     names = ("hundredcv.sample", "hundredcv.first-row", "kdconv.dev", "crosswoz.val")
     sources = [str(shared_data / "dialogues" / f"{name}.jsonl") for name in names]
@@ -254,6 +328,7 @@ def test_real_dialogues(warehouse: Path, shared_data: Path) -> None:
 
 INGESTER = """
 import sys
+import zipfile
 from pathlib import Path
 from flows.caching import Steps
 from flows.ingest import ingest_sources

@@ -45,6 +45,7 @@ def tokens_of(steps: Steps, shards: tuple[TableRef, ...], kind: str = "dialogues
             root=str(steps.root),
             shard=shard,
             kind=kind,
+            columns=["source", "target"] if kind == "pairs" else ["tokens"],
             text=TextConfig(),
             target_text=TextConfig() if kind == "pairs" else None,
         )

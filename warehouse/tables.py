@@ -662,7 +662,8 @@ class TableWriter:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):
             self._parquet.close()
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk refuses what is still to be written
+            self._file.close()
         self._aside.unlink(missing_ok=True)
 
     def append(self, batch: pa.RecordBatch | pa.Table) -> None:
