@@ -52,6 +52,7 @@ def test_statistics_by_hand() -> None:
     scored = TokenScores(
         nats=np.array([1.0, 2.0, 0.5]),
         ranks=np.array([0, 4, 9]),
+        best=np.array([6, 4, 4]),
         rows=np.array([1, 1, 0]),
         positions=np.array([2, -1, 0]),
     )

@@ -359,7 +359,8 @@ class TokenScores:
         ranks: how many words the model would offer before the target (of equally likely words,
             half), int64 ``[N]``. Specials are never offered, and an unknown target is ``UNRANKED``:
             no list of words contains it; so is everything where scores are no numbers.
-        best: the likeliest word or label that is no special, int64 ``[N]``.
+        best: the likeliest word or label that is no special, int64 ``[N]``; ``UNK`` where there is
+            none.
         rows, positions: as in :class:`Batch`.
     """
 
@@ -409,7 +410,9 @@ def _nats_ranks_best(
         equal = (words == chosen).sum(1) - 1
         known = (goals != UNK) & chosen[:, 0].isfinite()
         ranks.append(torch.where(known, higher + (equal + 1) // 2, UNRANKED))
-        best.append(words.argmax(1) + len(SPECIALS))
+        # A vocabulary may hold nothing but specials: then every word is unknown.
+        likeliest = words.argmax(1) + len(SPECIALS) if words.shape[1] else goals.new_full((), UNK)
+        best.append(likeliest.expand(len(goals)))
     if not nats:
         return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
     return tuple(torch.cat(parts).cpu().numpy() for parts in (nats, ranks, best))  # type: ignore[return-value]
