@@ -233,7 +233,7 @@ def series(values: list[float], num_known: int) -> Examples:
     [("last_value", [5.0, 7.0]), ("seasonal_naive-3", [9.0, 3.0]), ("autoregression-2", [7, 9])],
 )
 def test_forecasts_of_series(name: str, expected: list[float]) -> None:
-    problem = Forecasting(window=3, period=3, difference=1, log=True)
+    problem = Forecasting(window=3, period=3)
     values = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0]
     result = fit(
         problem,
@@ -252,6 +252,29 @@ def test_forecasts_of_series(name: str, expected: list[float]) -> None:
     assert scored.tolist() == pytest.approx(expected)
     loss = result.history[0]["metrics"]["valid/loss"]
     assert loss == pytest.approx(float(np.mean((np.array(expected) - [7.0, 9.0]) ** 2)), abs=1e-9)
+
+
+def test_an_autoregression_learns_logarithms_and_changes_as_the_networks_do() -> None:
+    # Every value is 1.1 times that of three steps before: a constant change of logarithms.
+    values = [4.0, 9.0, 6.0]
+    for _ in range(27):
+        values.append(1.1 * values[-3])
+    problem = Forecasting(window=4, period=3, difference=3, log=True)
+    result = fit(
+        problem,
+        parse_variant("autoregression-1"),
+        NetworkConfig(),
+        TrainingConfig(),
+        series(values[:20], 0),
+        series(values, 20),
+        [],
+        device=CPU,
+    )
+    model = problem.build(parse_variant("autoregression-1"), NetworkConfig(), [])
+    model.load_state_dict(result.weights)
+    assert isinstance(model, Forecaster)
+    scored = score_values(problem, model, series(values, 20), 8, CPU)
+    assert scored == pytest.approx(np.array(values[20:]), rel=1e-9)
 
 
 def test_a_baseline_cannot_look_further_back_than_the_window() -> None:

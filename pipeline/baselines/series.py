@@ -33,9 +33,6 @@ class Repetition(nn.Module):
             raise InputError(f"the period of a season is {period}: it must be at least 1")
         self.order = period
 
-    def estimate(self, windows: Tensor, targets: Tensor) -> None:
-        """Take ``windows [T, B]`` and ``targets [B]`` as every model of series does."""
-
     def forward(self, windows: Tensor) -> Tensor:
         """``windows [T, B]`` to the next values ``[B]``."""
         if self.order == 1:

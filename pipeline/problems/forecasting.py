@@ -94,10 +94,10 @@ class Forecasting(Problem):
 
     def build_baseline(
         self, baseline: Baseline, vocabulary_sizes: Sequence[int]
-    ) -> "EstimatedForecaster":
-        """Baselines see values as they are: ``difference`` and ``log`` are the networks' own."""
-        kind = Autoregression if baseline.kind == "autoregression" else Repetition
-        return EstimatedForecaster(kind(baseline.order))
+    ) -> "RepeatingForecaster | LinearForecaster":
+        if baseline.kind == "autoregression":
+            return LinearForecaster(baseline.order, self.difference, self.log)
+        return RepeatingForecaster(baseline.order)
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         if self.log and len(examples.inputs.values) and float(examples.inputs.values.min()) <= 0:
@@ -257,22 +257,45 @@ class RecurrentForecaster(Forecaster):
         return ((values.log() if self.log else values) - self.mean) / self.deviation
 
 
-class EstimatedForecaster(Forecaster, EstimatedModel):
-    """A baseline that looks at the end of a window."""
+class RepeatingForecaster(Forecaster, EstimatedModel):
+    """The value of some steps before the one asked for."""
 
-    def __init__(self, model: Repetition | Autoregression) -> None:
+    def __init__(self, period: int) -> None:
         super().__init__()
-        self.model = model
+        self.model = Repetition(period)
 
     def estimate(self, examples: Examples) -> None:
-        """From every value of the split that has as many before it as the baseline looks at."""
-        problem = Forecasting(window=self.model.order)
-        (batch,) = problem.scoring_batches(examples, len(examples.inputs.values))
-        self.model.estimate(batch.inputs[0], batch.targets)
+        """There is nothing to learn."""
 
     def forward(self, windows: Tensor) -> Tensor:
         values: Tensor = self.model(windows)
         return values
+
+
+class LinearForecaster(Forecaster, EstimatedModel):
+    """An autoregression of what the networks learn too: of logarithms and changes where so set."""
+
+    def __init__(self, order: int, difference: int, log: bool) -> None:
+        super().__init__()
+        self.difference, self.log = difference, log
+        self.model = Autoregression(order)
+
+    def estimate(self, examples: Examples) -> None:
+        """From every value of the split that has as many before it as it takes to forecast it."""
+        problem = Forecasting(window=max(self.model.order, self.difference))
+        (batch,) = problem.scoring_batches(examples, len(examples.inputs.values))
+        windows, values = (
+            each.log() if self.log else each for each in (batch.inputs[0], batch.targets)
+        )
+        self.model.estimate(
+            windows, values - windows[-self.difference] if self.difference else values
+        )
+
+    def forward(self, windows: Tensor) -> Tensor:
+        windows = windows.log() if self.log else windows
+        values: Tensor = self.model(windows)
+        values = values + windows[-self.difference] if self.difference else values
+        return values.exp() if self.log else values
 
 
 @torch.inference_mode()

@@ -359,7 +359,8 @@ class TokenScores:
         ranks: how many words the model would offer before the target (of equally likely words,
             half), int64 ``[N]``. Specials are never offered, and an unknown target is ``UNRANKED``:
             no list of words contains it; so is everything where scores are no numbers.
-        best: the likeliest word or label that is no special, int64 ``[N]``.
+        best: the likeliest word or label that is no special, int64 ``[N]``; ``UNK`` where there is
+            none.
         rows, positions: as in :class:`Batch`.
     """
 
