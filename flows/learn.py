@@ -34,6 +34,7 @@ from pipeline.training import (
     resolve_device,
 )
 from pipeline.variants import Baseline
+from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import LABELS, statistics_table, token_table
 from warehouse.tables import TableRef, Tables, ragged_column
@@ -153,11 +154,10 @@ def _problem_module(inputs: Any) -> list[str]:
 @cached_task(also=_problem_module)
 def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> UsableRows:
     """Refuse splits of which a problem can use nothing, before anything is trained on them."""
-    tables = Tables(root)
     return UsableRows(
         **{
             split: check_usable(
-                problem, split, examples_of(tables.read(ref)), used_to_train=split == "train"
+                problem, split, mapped_examples(root, ref), used_to_train=split == "train"
             )
             for split, ref in ids.items()
         }
@@ -219,8 +219,8 @@ def train(
         variant,
         network,
         training,
-        examples_of(tables.read(train_ids)),
-        examples_of(tables.read(valid_ids)),
+        mapped_examples(root, train_ids),
+        mapped_examples(root, valid_ids),
         [len(each) for each in words],
         device=resolve_device(device),
         regularisation=regularisation,
@@ -329,6 +329,42 @@ def _read_split(
     spelling = spelling_beyond(tables, vocabularies[-1], predictor.vocabularies[-1])
     ids = encoded_rows(cut, columns, predictor.vocabularies, spelling, predictor.tokenizers[-1])
     return examples_of(ids), written
+
+
+def mapped_examples(root: str, ids: TableRef) -> Examples:
+    """As ``examples_of`` the table, from files that are mapped to memory.
+
+    So the batches of a training come from the disk as they are asked for, and all that train on the
+    same ids share one copy of them.
+    """
+    arrays = Arrays(root)
+    key = f"ids-{ids.digest}"
+    found = arrays.load(key)
+    if found is None:
+        made = examples_of(Tables(root).read(ids))
+        arrays.save(key, _arrays_of(made))
+        found = arrays.load(key)
+        if found is None:
+            return made
+    targets = Ragged(found["targets"], found["target_offsets"]) if "targets" in found else None
+    return Examples(
+        Ragged(found["inputs"], found["offsets"]),
+        targets,
+        **{name: found[name] for name in ("characters", "spelling", "scales")},
+    )
+
+
+def _arrays_of(examples: Examples) -> dict[str, Any]:
+    arrays = {
+        "inputs": examples.inputs.values,
+        "offsets": examples.inputs.offsets,
+        "characters": examples.characters,
+        "spelling": examples.spelling,
+        "scales": examples.scales,
+    }
+    if examples.targets is not None:
+        arrays |= {"targets": examples.targets.values, "target_offsets": examples.targets.offsets}
+    return arrays
 
 
 def examples_of(ids: Any) -> Examples:

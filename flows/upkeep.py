@@ -20,6 +20,7 @@ from flows.ingest import keep_mended_rows, last_ingest, mended_rows, remember_in
 from pipeline.errors import InputError
 from pipeline.records import IN_ORDER
 from pipeline.text import DEFAULT_STEPS, normalise
+from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten, holding, row_keys, texts_of
@@ -114,6 +115,7 @@ def forget(
         if not dry_run:
             forgotten.save()
             _rewrite(tables, names, gone, doomed, forgotten, match)
+            Arrays(root).clear()
         texts = _patterns(match, rows)
         num_tables, num_results = _remove_derived(tables, forgotten, doomed, texts, dry_run)
         changed = {ref.name for ref in gone}
@@ -445,6 +447,7 @@ class GarbageReport(BaseModel, frozen=True):
     num_checkpoints: int
     num_states: int
     num_pages: int
+    num_arrays: int
     num_leftovers: int
     num_bytes: int
     dry_run: bool
@@ -456,9 +459,9 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
     Kept are: of each name the newest snapshot, those of the last `days`, and those that a
     registered version was trained on; results of the last `days`, and those of the trainings of
     registered versions; the checkpoints of registered versions; and every table that one of these
-    names. Pages of what is gone go too: they can be drawn again. Unfinished trainings stay for
-    `days`, and nothing goes in its first day, since a run may be under way that needs
-    it.
+    names. Pages of what is gone go too: they can be drawn again. Unfinished trainings and unused
+    arrays stay for `days`, and nothing goes in its first day, since a run may be under way that
+    needs it.
 
     Raises:
         StorageError: an ingest is under way, or a record is damaged, so that it is not known what
@@ -510,9 +513,10 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
             for path in sorted(root.glob(pattern)):
                 if path.relative_to(root).as_posix() not in needed and _age_before(path, young):
                     bin_.take("leftovers" if path.name.startswith(ASIDE) else kind, path)
-        for path in sorted(root.glob("states/*")):
-            if _age_before(path, oldest):
-                bin_.take("states", path)
+        for kind in ("states", "arrays"):
+            for path in sorted(root.glob(f"{kind}/[!.]*")):
+                if _age_before(path, oldest):
+                    bin_.take(kind, path)
         kept = {
             ref.id[:16]
             for name in tables.names()
@@ -525,7 +529,7 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
         for path in sorted(root.glob("learning_curves/*")):
             if _age_before(path, oldest):
                 bin_.take("pages", path)
-        for pattern in ("tables", "snapshots/*", "ingests", "mended", "."):
+        for pattern in ("arrays", "tables", "snapshots/*", "ingests", "mended", "."):
             for path in sorted(root.glob(f"{pattern}/{ASIDE}*")):
                 if _age_before(path, young):
                     bin_.take("leftovers", path)
@@ -543,7 +547,11 @@ class _Bin:
     num_bytes: int = 0
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("snapshots", "results", "tables", "checkpoints", "states", "pages", "leftovers"), 0
+            (
+                *("snapshots", "results", "tables", "checkpoints", "states"),
+                *("pages", "arrays", "leftovers"),
+            ),
+            0,
         )
     )
 

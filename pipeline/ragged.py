@@ -5,6 +5,7 @@ Shape letters: ``N`` rows, ``B`` rows of a batch, ``T`` the longest row of the b
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,9 @@ class Ragged:
     def __iter__(self) -> Iterator[NDArray[np.generic]]:
         return (self[row] for row in range(len(self)))
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """The length of every row, ``[N]``."""
+        """The length of every row, ``[N]``; do not change it."""
         return np.diff(self.offsets)
 
     @property
@@ -63,9 +64,12 @@ class Ragged:
         """
         lengths = self.lengths[rows]
         longest = int(lengths.max(initial=0)) if width is None else width
-        columns = np.arange(longest)
-        inside = columns < lengths[:, None]
-        gather = np.where(inside, self.offsets[rows][:, None] + columns, 0)
-        if not len(self.values):
-            return np.full((len(rows), longest), pad, self.values.dtype)
-        return np.where(inside, self.values[gather], np.asarray(pad, self.values.dtype))
+        padded = np.full((len(rows), longest), pad, self.values.dtype)
+        # Where the values go in the flat batch, and where they come from: one step a value.
+        taken = np.minimum(lengths, longest)
+        ends = np.cumsum(taken)
+        steps = np.arange(int(taken.sum()))
+        begins = ends - taken
+        to = steps + np.repeat(np.arange(len(rows)) * longest - begins, taken)
+        padded.ravel()[to] = self.values[steps + np.repeat(self.offsets[rows] - begins, taken)]
+        return padded

@@ -70,3 +70,13 @@ def test_a_place_that_cannot_be_written_is_named(warehouse: Path) -> None:
     (warehouse / "arrays").write_text("no folder")
     with pytest.raises(StorageError, match="arrays cannot be written to"):
         Arrays(warehouse).save("key", MADE)
+
+
+def test_all_arrays_can_be_removed_at_once(warehouse: Path) -> None:
+    arrays = Arrays(warehouse)
+    arrays.clear()
+    arrays.save("key", MADE)
+    arrays.clear()
+    assert arrays.load("key") is None
+    arrays.save("key", MADE)
+    assert arrays.load("key") is not None

@@ -4,9 +4,11 @@
     arrays/<key>/manifest.json   the digest of each file
 
 Processes that map the same files share their memory. What is damaged or half there counts as
-absent, so that whoever asks computes and keeps it anew.
+absent, so that whoever asks computes and keeps it anew. The age of a manifest tells when a set was
+used last.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,6 +46,8 @@ class Arrays:
             files = {name: folder / f"{name}.npy" for name in digests}
             if any(_digest(path) != digests[name] for name, path in files.items()):
                 return None
+            with contextlib.suppress(OSError):
+                os.utime(folder / _MANIFEST)
             # A plain array: indexing numpy's memmap class takes far longer.
             return {name: np.asarray(np.load(path, mmap_mode="r")) for name, path in files.items()}
         except (OSError, ValueError, TypeError, AttributeError):
@@ -80,6 +84,21 @@ class Arrays:
         finally:
             if aside:
                 shutil.rmtree(aside, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove all arrays: some were made of rows that must not be kept any longer.
+
+        Raises:
+            StorageError: they cannot be removed.
+        """
+        if not self._folder.is_dir():
+            return
+        try:
+            shutil.rmtree(self._folder)
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder} cannot be removed ({error.strerror}): {remedy_of(error)}."
+            ) from error
 
     def _put(self, aside: Path, folder: Path) -> None:
         """Name a finished folder; what was there goes, or is as good if another was faster."""
