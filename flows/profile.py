@@ -419,8 +419,13 @@ def _unknown_rates(
     rates = {"train": ref.unknown_rate}
     vocabulary = read_vocabulary(tables, ref)
     for split in ("valid", "test"):
-        words, times = count_words(tables.batches(splits.tables[split], [column]), column)
-        rates[split] = vocabulary.coverage(words, times).unknown_rate
+        num_unknown = num_tokens = 0
+        for dictionary, indices, _ in tables.encoded(splits.tables[split], column):
+            times = np.bincount(indices, minlength=len(dictionary))
+            covered = vocabulary.coverage(dictionary, times)
+            num_unknown += covered.num_unknown
+            num_tokens += covered.num_tokens
+        rates[split] = num_unknown / max(1, num_tokens)
     return rates
 
 

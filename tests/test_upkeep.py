@@ -20,6 +20,7 @@ from pipeline.records import RecordsConfig
 from pipeline.text import TextConfig
 from tests.test_ingest import LENIENT, line, run, states, write
 from warehouse.errors import StorageError
+from warehouse.files import keep_file
 from warehouse.tables import TableRef, Tables, WithdrawnError
 
 PAIRS = RecordsConfig("pairs", max_rejected=1.0)
@@ -128,7 +129,9 @@ def test_rows_are_forgotten_by_their_line(warehouse: Path, tmp_path: Path) -> No
 def test_everything_can_be_forgotten(warehouse: Path, tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", secret(1))
     run(warehouse, a)
+    keep_file(warehouse, "profiles/abc", "html", "<p>秘密".encode())
     assert forget(warehouse, "talks", match="秘密").heads == {}
+    assert not list(warehouse.glob("profiles/*"))
     with pytest.raises(InputError, match="every row was withdrawn"):
         run(warehouse, a)
     assert run(warehouse, a, write(tmp_path / "b.jsonl", line(1))).num_accepted == 1
@@ -308,13 +311,16 @@ def test_what_nothing_reaches_goes(warehouse: Path, tmp_path: Path) -> None:
     write(Path(a), line(1))
     second = run(warehouse, a)
     (warehouse / "tables" / ".aside-x").write_bytes(b"half")
+    for report in (first, second):
+        keep_file(warehouse, f"profiles/{report.snapshot.id[:16]}", "html", b"<p>")
     assert collect_garbage(warehouse).num_bytes == 0  # all of it is young
     plan = collect_garbage(warehouse, 0, dry_run=True)
     assert len(list(warehouse.glob("tables/*.parquet"))) == 3
     done = collect_garbage(warehouse, 0)
     assert done == plan.model_copy(update={"dry_run": False})
     assert (done.num_snapshots, done.num_tables, done.num_leftovers) == (1, 2, 1)
-    assert done.num_results == 3
+    assert (done.num_results, done.num_pages) == (3, 1)
+    assert [each.name for each in warehouse.glob("profiles/*")] == [second.snapshot.id[:16]]
     assert [path.stem for path in warehouse.glob("tables/*")] == [second.shards[0].digest]
     assert Tables(warehouse).log("talks") == [second.snapshot]
     assert verify(warehouse) == []
