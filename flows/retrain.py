@@ -26,6 +26,7 @@ from flows.catalogue import (
     tracking_uri,
     warehouse_root,
 )
+from flows.forecast_curves import show_forecast_curves
 from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
 from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
 from flows.learning_curves import show_learning_curves
@@ -269,6 +270,10 @@ def retrain(
             f"no variant of {name} could be trained; the first failed because {reports[0].failure}"
         )
     show_learning_curves(steps, registry, name, problem.loss, published)
+    if isinstance(problem, Forecasting):
+        samples = [each.scores["test"].samples for each in candidates]
+        versions = [version for version, _ in published]
+        show_forecast_curves(steps, registry, name, list(zip(versions, samples, strict=True)))
     decision = decide(
         steps,
         registry,

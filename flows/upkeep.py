@@ -526,9 +526,10 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
         for path in sorted(root.glob("profiles/*")):
             if path.name not in kept and _age_before(path, young):
                 bin_.take("pages", path)
-        for path in sorted(root.glob("learning_curves/*")):
-            if _age_before(path, oldest):
-                bin_.take("pages", path)
+        for kind in ("learning_curves", "forecast_curves"):
+            for path in sorted(root.glob(f"{kind}/*")):
+                if _age_before(path, oldest):
+                    bin_.take("pages", path)
         for pattern in ("arrays", "tables", "snapshots/*", "ingests", "mended", "."):
             for path in sorted(root.glob(f"{pattern}/{ASIDE}*")):
                 if _age_before(path, young):

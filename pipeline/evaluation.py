@@ -89,7 +89,7 @@ def evaluate(
     """
     problem = predictor.config.problem
     if isinstance(problem, Forecasting):
-        return _forecast_scores(problem, predictor, examples, config)
+        return _forecast_scores(problem, predictor, examples)
     assert isinstance(predictor.model, TokenModel)
     scored = score_tokens(problem, predictor.model, examples, SCORING_ROWS, predictor.device)
     if not len(scored.nats):
@@ -231,9 +231,11 @@ def _confusion(
     ]
 
 
-def _forecast_scores(
-    problem: Forecasting, predictor: Predictor, examples: Examples, config: EvaluationConfig
-) -> Scores:
+SHOWN_VALUES = 120
+"""The last values of a split, whose forecasts are kept for people to look at."""
+
+
+def _forecast_scores(problem: Forecasting, predictor: Predictor, examples: Examples) -> Scores:
     """Errors of the next value, and of values up to ``horizon`` steps ahead.
 
     Rows of the statistics are the values of the split.
@@ -268,7 +270,7 @@ def _forecast_scores(
             "recursive": f"{recursive[row]:.6g}",
             "steps ahead": str(ahead[row]),
         }
-        for row in _spread(len(actual), max(config.num_samples, 100))
+        for row in range(max(0, len(actual) - SHOWN_VALUES), len(actual))
     ]
     metrics = {name: METRICS[name].score(each) for name, each in statistics.items()}
     return Scores(metrics, statistics, {}, samples)
