@@ -656,9 +656,7 @@ def _head(tables: Tables, name: str) -> Snapshot | None:
 def last_ingest(root: Path, name: str) -> LastIngest:
     """What is remembered of the last ingests of a name; empty where there was none."""
     try:
-        return LastIngest.model_validate_json(
-            (root / "ingests" / f"{checked_name(name)}.json").read_bytes()
-        )
+        return LastIngest.model_validate_json(_note_path(root, name).read_bytes())
     except (FileNotFoundError, ValidationError):
         # Nothing depends on it but what is told about the changes.
         return LastIngest()

@@ -77,7 +77,7 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     report = forget(warehouse, "talks", match="王小明")
     assert (report.num_rows, report.num_rejected) == (1, 1)
     assert set(report.snapshots) == {first.snapshot.id, second.snapshot.id, other.snapshot.id}
-    assert (report.num_tables, report.num_results) == (plan.num_tables, plan.num_results)
+    assert (report.num_files, report.num_results) == (plan.num_files, plan.num_results)
     kept = everything(warehouse)
     assert said not in kept
     assert "王小明".encode() not in kept
