@@ -66,6 +66,9 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     other = ingest_sources(Steps(warehouse), "others", [a], LENIENT)
     steps = Steps(warehouse)
     tokens_of(steps, second.shards)
+    page = warehouse / "profiles" / second.snapshot.id[:16] / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("王小明", encoding="utf-8")
     said = json.dumps("王小明").strip('"').encode()
     assert said in everything(warehouse)
 
