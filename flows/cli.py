@@ -603,7 +603,7 @@ def _forget(parsed: argparse.Namespace) -> int:
     )
     for name, head in report.heads.items():
         _say(f"{name} is now {head}")
-    _say(f"tables and results {would}removed: {report.num_tables} and {report.num_results}")
+    _say(f"files and results {would}removed: {report.num_files} and {report.num_results}")
     if report.versions:
         _say(
             f"trained on these rows, and not changed: {', '.join(report.versions)}; retrain, and "

@@ -26,6 +26,7 @@ from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.records import (
     IN_ORDER,
+    RAW_BYTES,
     REASONS,
     Block,
     Dialogues,
@@ -531,6 +532,8 @@ def quarantined_rows(root: Path, name: str) -> list[dict[str, Any]]:
 def export_quarantine(root: Path, name: str, path: Path) -> int:
     """Write the rejected rows as JSON lines, to be corrected in `raw`; returns how many.
 
+    Where `is_cut` is true, the row was longer than what is kept of it.
+
     Raises:
         InputError: the file exists or cannot be written.
         StorageError: a table is missing or damaged.
@@ -539,7 +542,11 @@ def export_quarantine(root: Path, name: str, path: Path) -> int:
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
             for row in rows:
-                said = {**row, "raw": row["raw"].decode(errors="backslashreplace")}
+                said = {
+                    **row,
+                    "raw": row["raw"].decode(errors="backslashreplace"),
+                    "is_cut": len(row["raw"]) >= RAW_BYTES,
+                }
                 file.write(json.dumps(said, ensure_ascii=False) + "\n")
     except FileExistsError:
         raise InputError(f"{path} exists already: name another file") from None
@@ -656,9 +663,7 @@ def _head(tables: Tables, name: str) -> Snapshot | None:
 def last_ingest(root: Path, name: str) -> LastIngest:
     """What is remembered of the last ingests of a name; empty where there was none."""
     try:
-        return LastIngest.model_validate_json(
-            (root / "ingests" / f"{checked_name(name)}.json").read_bytes()
-        )
+        return LastIngest.model_validate_json(_note_path(root, name).read_bytes())
     except (FileNotFoundError, ValidationError):
         # Nothing depends on it but what is told about the changes.
         return LastIngest()

@@ -3,6 +3,7 @@
 None of these is a flow: they work on what lies under one root, in order, and alone.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -41,8 +42,9 @@ DAY = 86_400
 MIN_TEXT = 4
 """Characters of a row's text that a kept result must share with it to be taken for a copy."""
 
-_TABLE = re.compile(rb"tables/([0-9a-f]{64})\.parquet")
-_CHECKPOINT = re.compile(rb"checkpoints/([0-9a-f]{64})")
+_PATH = re.compile(rb'\\"path\\": \\"([^"\\]+)\\"')  # in a result, which is JSON within JSON
+_FILES = ("profiles/*/*", "learning_curves/*")
+"""Files for people, named by the digest of their bytes."""
 
 
 # --- forgetting -----------------------------------------------------------------------------------
@@ -52,9 +54,9 @@ class ForgetReport(BaseModel, frozen=True):
     """What left the warehouse, or would leave it.
 
     `num_rows` are records, `num_rejected` rejected lines, `places` where they stood. `snapshots`
-    can no longer be read; `heads` took the place of the newest ones, by name. `num_tables` and
-    `num_results` were made of those rows and are gone with them. `versions` (`NAME VERSION`) were
-    trained on them.
+    can no longer be read; `heads` took the place of the newest ones, by name. `num_files` (tables
+    and pages) and `num_results` were made of those rows and are gone with them. `versions`
+    (`NAME VERSION`) were trained on them.
     """
 
     num_rows: int
@@ -62,7 +64,7 @@ class ForgetReport(BaseModel, frozen=True):
     places: tuple[str, ...]
     snapshots: tuple[str, ...]
     heads: dict[str, str]
-    num_tables: int
+    num_files: int
     num_results: int
     versions: tuple[str, ...]
     dry_run: bool
@@ -117,7 +119,7 @@ def forget(
             _rewrite(tables, names, gone, doomed, forgotten, match)
             Arrays(root).clear()
         texts = _patterns(match, rows)
-        num_tables, num_results = _remove_derived(tables, forgotten, doomed, texts, dry_run)
+        num_files, num_results = _remove_derived(tables, forgotten, gone, doomed, texts, dry_run)
         changed = {ref.name for ref in gone}
         heads = {
             each: log[-1].id for each in names if each in changed and (log := tables.log(each))
@@ -128,7 +130,7 @@ def forget(
         places=tuple(dict.fromkeys(places)),
         snapshots=tuple(dict.fromkeys(ref.id for ref in gone)),
         heads={} if dry_run else heads,
-        num_tables=num_tables,
+        num_files=num_files,
         num_results=num_results,
         versions=versions,
         dry_run=dry_run,
@@ -309,6 +311,7 @@ def _patterns(match: str, rows: Sequence[pa.RecordBatch]) -> set[str]:
 def _remove_derived(
     tables: Tables,
     forgotten: Forgotten,
+    gone: Sequence[SnapshotRef],
     doomed: Mapping[str, TableRef],
     texts: set[str],
     dry_run: bool,
@@ -319,6 +322,13 @@ def _remove_derived(
     """
     live = {ref.path for ref in _recorded(tables) if ref.digest not in doomed}
     lost: set[str] = set()
+    # What is counted and drawn of a snapshot names its words.
+    for ref in gone:
+        for path in sorted((tables.root / "profiles" / ref.id[:16]).glob("*")):
+            lost.add(path.relative_to(tables.root).as_posix())
+    if not dry_run:
+        for path in (tables.root / each for each in lost):
+            path.unlink(missing_ok=True)
     for path in sorted((tables.root / "tables").glob("*.parquet")):
         relative = path.relative_to(tables.root).as_posix()
         if relative not in live and _may_hold(tables, relative, forgotten):
@@ -328,7 +338,7 @@ def _remove_derived(
     num_results = 0
     for path in result_files(tables.root):
         content = path.read_bytes()
-        named = _tables_named(content)
+        named = _paths_named(content)
         missing = any(each in lost or not (tables.root / each).exists() for each in named)
         if missing or _quotes(content, texts):
             num_results += 1
@@ -353,8 +363,9 @@ def _may_hold(tables: Tables, path: str, forgotten: Forgotten) -> bool:
         return True  # whoever cannot be asked goes
 
 
-def _tables_named(content: bytes) -> set[str]:
-    return {f"tables/{digest.decode()}.parquet" for digest in _TABLE.findall(content)}
+def _paths_named(content: bytes) -> set[str]:
+    """The tables, checkpoints and files, relative to the root, for which a result stands."""
+    return {path.decode() for path in _PATH.findall(content)}
 
 
 def _quotes(content: bytes, texts: set[str]) -> bool:
@@ -425,6 +436,11 @@ def verify(root: Path) -> list[Fault]:
             checkpoints.load(CheckpointRef(digest=directory.name, path=path, num_bytes=0))
         except StorageError as error:
             faults.append(Fault(path=path, problem=str(error)))
+    for pattern in _FILES:
+        for file in sorted(root.glob(pattern)):
+            if hashlib.sha256(file.read_bytes()).hexdigest()[:16] != file.stem:
+                problem = "it is not what its name says: remove it, its task will run again"
+                faults.append(Fault(path=file.relative_to(root).as_posix(), problem=problem))
     for file in result_files(root):
         try:
             json.loads(json.loads(file.read_bytes())["result"])
@@ -501,12 +517,12 @@ def collect_garbage(root: Path, days: float = 30.0, dry_run: bool = False) -> Ga
             needed |= {ref.path for ref in last_ingest(root, name).quarantine}
         for path in result_files(root):
             content = path.read_bytes()
-            named = _tables_named(content)
-            models = {f"checkpoints/{each.decode()}" for each in _CHECKPOINT.findall(content)}
-            is_whole = all((root / each).exists() for each in named | models)
+            named = _paths_named(content)
+            models = {each for each in named if each.startswith("checkpoints/")}
+            is_whole = all((root / each).exists() for each in named)
             is_needed = bool(models & needed) or path.stat().st_mtime >= oldest
             if is_whole and is_needed:
-                needed |= named | models
+                needed |= named
             else:
                 bin_.take("results", path)
         for kind, pattern in (("tables", "tables/*.parquet"), ("checkpoints", "checkpoints/*")):

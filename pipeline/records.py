@@ -540,15 +540,16 @@ _SIX_BYTES = np.uint64(0xFFFF_FFFF_FFFF)
 def _standing(strings: _Strings, rows: list[Any], dialog: str, num_said: int) -> _Strings:
     """Those of the strings that are the utterances of the rows.
 
-    Where all rows have the same keys in the same order and no other strings, they are known by
-    their place. Other rows are written out anew, one utterance behind the other.
+    Where all rows have the same keys in the same order, and strings for all other values, they are
+    known by their place. Other rows are written out anew, one utterance behind the other.
     """
     layouts = set(map(tuple, rows))
-    num_others = len(strings.starts) - num_said
     if len(layouts) == 1:
         (layout,) = layouts
         per_row, before = 2 * len(layout) - 1, 2 * layout.index(dialog) + 1
-        if num_others == per_row * len(rows):
+        kinds = {type(row[key]) for key in layout if key != dialog for row in rows}
+        if kinds == {str}:
+            assert len(strings.starts) == num_said + per_row * len(rows)
             ends = np.cumsum([len(row[dialog]) + per_row for row in rows])
             starts = np.concatenate(([0], ends[:-1]))
             others = [starts + i for i in range(before)]

@@ -272,6 +272,7 @@ def test_any_bytes_are_read_or_rejected(noise: bytes, at: int, config: RecordsCo
     assert block.num_rows == len(block.records.lines) + len(block.rejected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([GOOD, "", "x", "{}", row()]), max_size=12), st.integers(0, 12))
 def test_it_does_not_matter_where_a_block_is_cut(lines: list[str], cut: int) -> None:
     whole = read(*lines)
@@ -435,6 +436,37 @@ def test_rows_of_the_other_kind_are_recognised() -> None:
 def read_as(kind: str, *lines: str, **settings: object) -> Block:
     config = RecordsConfig(kind=kind, **settings)  # type: ignore[arg-type]
     return read_block("\n".join(lines).encode(), 1, config)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [{}, {}],
+        [{"id": "7"}, {"id": "8"}],
+        [{"id": 7}, {"id": 8}],
+        [
+            {"tags": []},
+            {"tags": ["a", "b"]},
+        ],  # as many strings as two texts, but not where they are
+        [{"tags": {"a": "b"}}, {"tags": None}],
+        [{"id": "a"}, {}],
+    ],
+)
+@pytest.mark.parametrize("dialog_last", [True, False])
+def test_utterances_are_found_beside_other_values(
+    more: list[dict[str, object]], dialog_last: bool
+) -> None:
+    lines = []
+    for i, extra in enumerate(more):
+        whole = {**json.loads(row(f'user1：第{i}"句\\', "user2:好", "ni")), **extra}
+        if dialog_last:
+            whole["dialog"] = whole.pop("dialog")
+        lines.append(json.dumps(whole, ensure_ascii=bool(i)))
+    block = read(*lines)
+    assert [said for *_, said in dialogues(block)] == [
+        [(0, f'第{i}"句\\'), (1, "好")] for i in range(2)
+    ]
+    assert block.num_dropped_utterances == 2
 
 
 def test_running_text_keeps_its_lines() -> None:

@@ -66,6 +66,9 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     other = ingest_sources(Steps(warehouse), "others", [a], LENIENT)
     steps = Steps(warehouse)
     tokens_of(steps, second.shards)
+    page = warehouse / "profiles" / second.snapshot.id[:16] / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("王小明", encoding="utf-8")
     said = json.dumps("王小明").strip('"').encode()
     assert said in everything(warehouse)
 
@@ -77,7 +80,7 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     report = forget(warehouse, "talks", match="王小明")
     assert (report.num_rows, report.num_rejected) == (1, 1)
     assert set(report.snapshots) == {first.snapshot.id, second.snapshot.id, other.snapshot.id}
-    assert (report.num_tables, report.num_results) == (plan.num_tables, plan.num_results)
+    assert (report.num_files, report.num_results) == (plan.num_files, plan.num_results)
     kept = everything(warehouse)
     assert said not in kept
     assert "王小明".encode() not in kept
