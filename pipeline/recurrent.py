@@ -26,7 +26,7 @@ from .regularisation import FeatureDropout, Regularised
 Hidden = tuple[Tensor, ...]
 
 KERNELS = ("torch", "textbook")
-EMBEDDINGS = ("learned", "one_hot")
+EMBEDDINGS = ("learned", "frozen", "one_hot")
 RECURRENT_WEIGHTS = "weight_hh_l0"
 """What torch calls the weights from a state to the next one's gates, ``[G*H, H]``."""
 
@@ -311,14 +311,15 @@ class NetworkConfig:
             output while training, never inside the recurrence (Zaremba et al. 2014).
         tied: the output layer uses the embedding's weights (Press and Wolf 2017); a projection
             maps ``H`` to ``E`` where they differ.
-        embedding: how a token enters: ``learned`` (a vector of ``E`` features; Bengio et al. 2003)
-            or ``one_hot`` (``V`` features, one of them 1; d2l 9.5).
+        embedding: how a token enters: ``learned`` (a vector of ``E`` features; Bengio et al. 2003),
+            ``frozen`` (such a vector, never trained: for word vectors that are given), or
+            ``one_hot`` (``V`` features, one of them 1; d2l 9.5).
         layer_norm: cells normalise their summands (Ba, Kiros and Hinton 2016); for the kernel
             ``textbook``, since the fused ones show no summand.
 
     Raises:
-        InputError: for a size below 1, a dropout outside [0, 1), an unknown embedding, or one-hot
-            vectors with nothing to tie.
+        InputError: for a size below 1, a dropout outside [0, 1), an unknown embedding, or one that
+            cannot be tied.
     """
 
     embedding_size: int = 128
@@ -338,10 +339,10 @@ class NetworkConfig:
             raise InputError(
                 f"unknown network.embedding {self.embedding!r}: choose from {', '.join(EMBEDDINGS)}"
             )
-        if self.tied and self.embedding == "one_hot":
+        if self.tied and self.embedding != "learned":
             raise InputError(
-                "network.tied needs learned vectors: one-hot ones have no weights to share; set "
-                "network.embedding=learned or network.tied=false"
+                f"network.tied shares vectors that are learned, and network.embedding is "
+                f"{self.embedding}: set network.embedding=learned or network.tied=false"
             )
 
     def check(self, variant: Variant) -> None:

@@ -8,7 +8,7 @@ work are worth more than the last bits of a run that nobody can repeat elsewhere
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,6 +222,7 @@ def fit(
     *,
     device: torch.device,
     regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
+    start: Mapping[str, Tensor] | None = None,
     observer: Observer | None = None,
     state: TrainingState | None = None,
 ) -> Fitted:
@@ -229,6 +230,8 @@ def fit(
 
     Args:
         regularisation: what disturbs or taxes the network while it trains.
+        start: weights to begin from by name, such as a champion's or given word vectors; see
+            :meth:`Model.begin_from`. A baseline has none.
         observer: is told of every step and epoch, and may keep states.
         state: a kept state to go on from; a new run where it is absent.
 
@@ -244,6 +247,7 @@ def fit(
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
         model.prepare(training)
+        model.begin_from(start or {}, vocabulary_sizes)
         model.regularise(regularisation)
         loop = _Loop(problem, variant, model, config, device)
         observer = observer or Observer()
@@ -428,7 +432,7 @@ class _Loop:
             history,
             best_epoch,
             counters.stopped or "num_epochs",
-            sum(parameter.numel() for parameter in self.model.parameters()),
+            sum(each.numel() for each in self.model.parameters() if each.requires_grad),
         )
 
     def _epoch(self, batches: Batches, observer: Observer) -> bool:

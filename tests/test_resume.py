@@ -27,6 +27,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import flows.learn
 from flows.caching import Steps
 from flows.learn import FitReport, train
 from flows.prepare import VocabularyRef
@@ -218,7 +219,13 @@ def main() -> None:
     parser.add_argument("--learn", nargs=3, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.learn:
-        _say("training")
+        fit = flows.learn.fit
+
+        def fit_aloud(*arguments: Any, **options: Any) -> Any:
+            _say("training")
+            return fit(*arguments, **options)
+
+        flows.learn.fit = fit_aloud  # type: ignore[attr-defined]
         root, name, cell = parsed.learn
         _say(learn(Path(root), name, cell).checkpoint.digest)
         return
@@ -227,15 +234,16 @@ def main() -> None:
     for index, (name, cell) in enumerate(cases):
         wanted = parsed.kills * (index + 1) // len(cases) - parsed.kills * index // len(cases)
         folder = Path(tempfile.mkdtemp(prefix="tidemill-kills-"))
+        undisturbed = started(folder / "whole", name, cell)
         begin = time.monotonic()
-        whole = digest_of(started(folder / "whole", name, cell))
+        whole = digest_of(undisturbed)
         seconds = time.monotonic() - begin
         chance = random.Random(index)
         states: list[int] = []
         while len(states) < wanted:
-            if killed(folder / "killed", name, cell, chance.uniform(0.1, 0.8) * seconds / wanted):
-                steps = sorted((folder / "killed").glob("states/*/0*"))
-                states.append(int(steps[-1].name) if steps else 0)
+            if killed(folder / "killed", name, cell, chance.uniform(0, 0.9) * seconds / wanted):
+                kept = sorted((folder / "killed").glob("states/*/0*"))
+                states.append(int(kept[-1].name) if kept else 0)
             else:
                 # It was faster than the undisturbed one: begin again, and kill earlier.
                 shutil.rmtree(folder / "killed")
@@ -244,7 +252,7 @@ def main() -> None:
         done += wanted
         same += wanted * (digest == whole)
         _say(
-            f"{name} {CELLS[cell]}: killed {wanted} times, after {states} states; "
+            f"{name} {CELLS[cell]}: killed {wanted} times, with {states} states kept; "
             f"{'the same weights' if digest == whole else 'OTHER WEIGHTS'} ({whole[:12]})",
         )
         shutil.rmtree(folder)

@@ -9,7 +9,7 @@ training loop, the evaluation and the search know only what stands here.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -119,6 +119,33 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's loss summed over its targets (a scalar), and the next batch's state."""
+
+    @torch.no_grad()
+    def begin_from(self, weights: Mapping[str, Tensor], vocabulary_sizes: Sequence[int]) -> None:
+        """Overwrite fresh weights by given ones, as far as those reach.
+
+        Weights that are not given stay fresh, and so do values that are NaN, and the rows of words
+        that a vocabulary (now of ``vocabulary_sizes``) has more than when the weights were made:
+        words keep their ids, new ones stand behind them.
+
+        Raises:
+            InputError: for a weight that this model does not have, or has in another shape.
+        """
+        own = self.state_dict()
+        for name, given in weights.items():
+            if name not in own or given.dim() != own[name].dim():
+                raise InputError(
+                    f"the weights to begin from have {name}, which this network has not: train "
+                    f"the same variant with the same network settings"
+                )
+            for old, new in zip(given.shape, own[name].shape, strict=True):
+                if old != new and not (old < new and new in vocabulary_sizes):
+                    raise InputError(
+                        f"the weights to begin from have {name} of {tuple(given.shape)}, this "
+                        f"network of {tuple(own[name].shape)}: give it the same sizes"
+                    )
+            part = own[name][tuple(slice(size) for size in given.shape)]
+            part.copy_(torch.where(given.isnan(), part, given.to(part)))
 
     def prepare(self, examples: Examples) -> None:
         """Take what a model must know of the training split before it is trained, as scales."""
@@ -483,12 +510,13 @@ class WordInput(Regularised, ABC):
 
 
 class Embedding(WordInput, nn.Embedding):
-    """Learned vectors ``[V, E]``, uniform in +-0.1 (Zaremba, Sutskever and Vinyals 2014)."""
+    """Vectors ``[V, E]``, uniform in +-0.1 at first (Zaremba, Sutskever and Vinyals 2014)."""
 
-    def __init__(self, num_words: int, size: int) -> None:
+    def __init__(self, num_words: int, size: int, frozen: bool = False) -> None:
         nn.Embedding.__init__(self, num_words, size, padding_idx=PAD)
         self.num_words, self.size = num_words, size
         nn.init.uniform_(self.weight, -0.1, 0.1)
+        self.weight.requires_grad_(not frozen)
 
     def vectors(self, ids: Tensor) -> Tensor:
         return nn.Embedding.forward(self, ids)
@@ -512,7 +540,7 @@ def word_embedding(num_words: int, network: NetworkConfig) -> WordInput:
     """How the tokens of a vocabulary of ``V`` words enter a network."""
     if network.embedding == "one_hot":
         return OneHot(num_words)
-    return Embedding(num_words, network.embedding_size)
+    return Embedding(num_words, network.embedding_size, network.embedding == "frozen")
 
 
 class TextModel(TokenNetwork):
