@@ -322,7 +322,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, help="candidates for each text (default: the model's)")
     predict.add_argument(
         "--set",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="a parameter of the model's predict, such as beam=5, temperature=0.5 or horizon=24",
