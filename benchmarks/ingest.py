@@ -7,8 +7,9 @@ aborts at the first bad row), pandas.read_json(lines=True).to_parquet, a whole i
 the committed snapshot, the same of a file with one bad row in a thousand, and a second ingest of
 the same file. Every process first reads ten rows, so that what libraries load once does not count;
 what that and the imports cost stands in a column of its own. CPU seconds are of all threads, user
-and system, the least of the rounds: what else runs on the machine can only add to them. Memory is told twice: the peak of the whole process,
-and how much of it came on top of what the imports and the ten rows had taken.
+and system, the least of the rounds: what else runs on the machine can only add to them. Memory is
+told twice: the peak of the whole process, and how much of it came on top of what the imports and
+the ten rows had taken.
 
 --times N also reads a file N times as long (the same rows under other topics): what is bounded does
 not grow. Without FILE, 71 MB of dialogues are made up.
