@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
 from flows.caching import ContentPolicy, cached_task
@@ -34,10 +35,12 @@ from pipeline.training import (
     resolve_device,
 )
 from pipeline.variants import Baseline
+from pipeline.vocabulary import SPECIALS
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
-from warehouse.examples import LABELS, statistics_table, token_table
+from warehouse.examples import LABELS, statistics_table, token_table, vectors_of, vectors_table
 from warehouse.tables import TableRef, Tables, ragged_column
+from warehouse.word_vectors import VectorFile, read_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +167,18 @@ def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> Us
     )
 
 
+@cached_task()
+def align_vectors(root: str, vectors: VectorFile, vocabulary: VocabularyRef) -> TableRef:
+    """The given vectors of a vocabulary's words, row by id; specials have none."""
+    tables = Tables(root)
+    words = read_vocabulary(tables, vocabulary).words
+    found = read_vectors(vectors, words)
+    specials = np.full((len(SPECIALS), vectors.size), np.nan, np.float32)
+    num_found = int((~np.isnan(found[:, 0])).sum())
+    logger.info("%d of %d words have a given vector", num_found, len(words))
+    return tables.write([vectors_table(np.concatenate((specials, found)))])
+
+
 @cached_task(also=_problem_module, exclude=("resume", "save_every_steps"))
 def train(
     root: str,
@@ -177,12 +192,14 @@ def train(
     train_ids: TableRef,
     valid_ids: TableRef,
     device: str,
+    vectors: TableRef | None = None,
     resume: str = "auto",
     save_every_steps: int | None = None,
 ) -> FitReport:
     """Fit one variant; a run that was cut off goes on from its last kept state.
 
-    ``config`` is what the checkpoint says of itself, beside weights and vocabularies. With
+    ``config`` is what the checkpoint says of itself, beside weights and vocabularies; ``vectors``
+    are those of the words read, of :func:`align_vectors`. With
     ``resume`` ``never`` a kept state is thrown away and training starts anew. How often a state is
     kept changes nothing of the result, so neither is part of the cache key.
     """
@@ -196,6 +213,7 @@ def train(
         "vocabularies": vocabularies,
         "train_ids": train_ids,
         "valid_ids": valid_ids,
+        "vectors": vectors,
     }
     policy = train.cache_policy
     assert isinstance(policy, ContentPolicy)
@@ -224,6 +242,7 @@ def train(
         [len(each) for each in words],
         device=resolve_device(device),
         regularisation=regularisation,
+        vectors=vectors_of(tables.read(vectors)) if vectors else None,
         observer=_Reporter(
             variant.name,
             # A baseline learns in one pass.

@@ -28,7 +28,15 @@ from flows.catalogue import (
 )
 from flows.forecast_curves import show_forecast_curves
 from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
-from flows.learn import FitReport, ScoreReport, UsableRows, count_usable, score, train
+from flows.learn import (
+    FitReport,
+    ScoreReport,
+    UsableRows,
+    align_vectors,
+    count_usable,
+    score,
+    train,
+)
 from flows.learning_curves import show_learning_curves
 from flows.prepare import (
     CoverageReport,
@@ -65,12 +73,19 @@ from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig
 from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig
-from pipeline.training import DivergedError, TrainingConfig, check_settings, resolve_device
+from pipeline.training import (
+    DivergedError,
+    TrainingConfig,
+    check_settings,
+    check_vectors,
+    resolve_device,
+)
 from pipeline.variants import parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
 from warehouse.registry import Registry, Version
 from warehouse.tables import TableRef
+from warehouse.word_vectors import find_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +139,7 @@ def retrain(
     regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
     snapshot: str | None = None,
+    vectors: str | None = None,
     device: str = "auto",
     resume: str = "auto",
     save_every_steps: int | None = None,
@@ -148,6 +164,8 @@ def retrain(
         regularisation: what disturbs or taxes each variant while it is fitted.
         evaluation: how each variant is scored.
         snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
+        vectors: a file of word vectors to begin from, in word2vec's text format, for the words that
+            are read; network.embedding says whether they are tuned (learned) or frozen.
         device: auto, cpu or cuda.
         resume: auto goes on with a training that was cut off, never starts it anew.
         save_every_steps: optimizer steps between kept states, beside one every minute.
@@ -169,6 +187,9 @@ def retrain(
         check_settings(problem, variant, network, regularisation)
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
+    word_vectors = find_vectors(vectors) if vectors else None
+    if word_vectors:
+        check_vectors(problem, network, word_vectors.size)
     on_gpu = resolve_device(device).type == "cuda"
     began = datetime.now(UTC)
 
@@ -185,6 +206,15 @@ def retrain(
         texts,
         vocabulary,
     )
+
+    aligned: TableRef | None = None
+    if word_vectors:
+        aligned = steps.run(
+            align_vectors,
+            root=str(steps.root),
+            vectors=word_vectors,
+            vocabulary=data.vocabularies[0],
+        )
 
     def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
         with _gpu(on_gpu):
@@ -223,6 +253,7 @@ def retrain(
                     vocabularies=data.vocabularies,
                     train_ids=data.ids["train"],
                     valid_ids=data.ids["valid"],
+                    vectors=aligned,
                     device=device,
                     resume=resume,
                     save_every_steps=save_every_steps,

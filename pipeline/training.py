@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .averaging import AVERAGES, WeightAverage
@@ -223,6 +224,7 @@ def fit(
     device: torch.device,
     regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     start: Mapping[str, Tensor] | None = None,
+    vectors: NDArray[np.float32] | None = None,
     observer: Observer | None = None,
     state: TrainingState | None = None,
 ) -> Fitted:
@@ -230,8 +232,9 @@ def fit(
 
     Args:
         regularisation: what disturbs or taxes the network while it trains.
-        start: weights to begin from by name, such as a champion's or given word vectors; see
-            :meth:`Model.begin_from`. A baseline has none.
+        start: weights to begin from by name, such as a champion's; see :meth:`Model.begin_from`.
+        vectors: of the words that are read, ``[V, E]``; rows that are NaN stay fresh. A baseline
+            begins from nothing.
         observer: is told of every step and epoch, and may keep states.
         state: a kept state to go on from; a new run where it is absent.
 
@@ -248,6 +251,10 @@ def fit(
             return _estimated(problem, model, config, training, validation, device, observer)
         model.prepare(training)
         model.begin_from(start or {}, vocabulary_sizes)
+        if vectors is not None:
+            check_vectors(problem, network, vectors.shape[1])
+            given = {problem.input_vectors: torch.from_numpy(vectors).to(device)}
+            model.begin_from(given, vocabulary_sizes)
         model.regularise(regularisation)
         loop = _Loop(problem, variant, model, config, device)
         observer = observer or Observer()
@@ -280,6 +287,26 @@ def check_settings(
                 f"regularisation.{name} has nothing to act on in {problem.name}, which knows "
                 f"{known}: leave it at its default"
             )
+
+
+def check_vectors(problem: Problem, network: NetworkConfig, size: int) -> None:
+    """Refuse word vectors of ``size`` numbers where the network has no place for them.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if not problem.input_vectors:
+        raise InputError(f"{problem.name} reads no words: word vectors have no place in it")
+    if network.embedding == "one_hot":
+        raise InputError(
+            "network.embedding is one_hot, which has no vectors: set it to learned, to tune the "
+            "given ones, or to frozen"
+        )
+    if size != network.embedding_size:
+        raise InputError(
+            f"the word vectors have {size} numbers each, network.embedding_size is "
+            f"{network.embedding_size}: set network.embedding_size={size}"
+        )
 
 
 def numerics(device: torch.device) -> dict[str, Any]:

@@ -7,6 +7,7 @@ TAGS_CUT    one row a text, cut into tokens, and a tag for each
 TEXT_IDS    one row a text: ids, and what each id stands for in characters
 PAIR_IDS    one row a pair: ids of both sides, and the same for the target side; of labels no such
 SERIES_ROWS one row a series: its values up to the end of a split, and which of them are the split's
+VECTORS     a vector for each id of a vocabulary, empty where there is none
 WORDS       the words of a training split and how often each occurs
 """
 
@@ -46,6 +47,7 @@ PAIRS_CUT = pa.schema(
         pa.field("target", _TOKENS),
     ]
 )
+VECTORS = pa.schema([pa.field("vector", pa.list_(pa.float32()))])
 _GROUPED_TOKENS = [pa.field("group", pa.string()), pa.field("tokens", _TOKENS)]
 LABEL_CUT = pa.schema([*_GROUPED_TOKENS, pa.field("label", _TOKENS)])
 TAGS_CUT = pa.schema([*_GROUPED_TOKENS, pa.field("tags", _TOKENS)])
@@ -193,6 +195,22 @@ def id_table(columns: Mapping[str, tuple[npt.NDArray[Any], Offsets]]) -> pa.Tabl
 def token_table(columns: Sequence[str], sides: Sequence[Sequence[Sequence[str]]]) -> pa.Table:
     """Rows of tokens, for each column a list of rows."""
     return pa.table([pa.array(side, _TOKENS) for side in sides], names=list(columns))
+
+
+def vectors_table(vectors: npt.NDArray[np.float32]) -> pa.Table:
+    """Vectors `[V, E]` as a table of `VECTORS`; a row of NaN becomes an empty list."""
+    given = ~np.isnan(vectors[:, 0])
+    offsets = np.concatenate(([0], np.cumsum(given * vectors.shape[1])))
+    return pa.table([list_array(vectors[given].ravel(), offsets, pa.float32())], schema=VECTORS)
+
+
+def vectors_of(table: pa.Table) -> npt.NDArray[np.float32]:
+    """What :func:`vectors_table` was made of."""
+    values, offsets = ragged_column(table, "vector")
+    lengths = np.diff(offsets)
+    vectors = np.full((len(lengths), max(int(lengths.max(initial=0)), 1)), np.nan, np.float32)
+    vectors[lengths > 0] = values.reshape(-1, vectors.shape[1])
+    return vectors
 
 
 def words_table(words: Sequence[str], counts: npt.NDArray[np.int64]) -> pa.Table:

@@ -51,6 +51,7 @@ class Forecasting(Problem):
     decides: ClassVar[str] = "mase"
     baselines: ClassVar[tuple[str, ...]] = ("last_value", "seasonal_naive", "autoregression")
     loss: ClassVar[str] = "squared error"
+    input_vectors: ClassVar[str] = ""
     regularisations: ClassVar[tuple[str, ...]] = ("locked_dropout", "weight_drop")
 
     name: Literal["forecasting"] = "forecasting"

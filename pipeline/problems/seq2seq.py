@@ -68,6 +68,7 @@ class Seq2Seq(Problem):
     kinds: ClassVar[tuple[str, ...]] = ("pairs", "dialogues")
     columns: ClassVar[tuple[str, ...]] = ("source", "target")
     decides: ClassVar[str] = "bleu"
+    input_vectors: ClassVar[str] = "source_embedding.weight"
 
     name: Literal["seq2seq"] = "seq2seq"
     attention: str = "dot"
