@@ -43,27 +43,27 @@ from pipeline.records import (
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten
 from warehouse.records import (
+    DIALOGUES,
     LABELLED,
+    PAIRS,
+    QUARANTINE,
     SERIES,
     TAGGED,
+    dialogues_batch,
     labelled_batch,
+    pairs_batch,
+    quarantine_batch,
     series_batch,
     tagged_batch,
 )
 from warehouse.sources import SourceFile, blocks, find_sources, printable
 from warehouse.tables import (
-    DIALOGUES,
-    PAIRS,
-    QUARANTINE,
     Snapshot,
     SnapshotRef,
     TableRef,
     Tables,
     TableWriter,
     checked_name,
-    dialogues_batch,
-    pairs_batch,
-    quarantine_batch,
     replace_file,
 )
 

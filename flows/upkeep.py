@@ -25,15 +25,8 @@ from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten, holding, row_keys, texts_of
-from warehouse.tables import (
-    ASIDE,
-    QUARANTINE,
-    Fault,
-    Snapshot,
-    SnapshotRef,
-    TableRef,
-    Tables,
-)
+from warehouse.records import QUARANTINE
+from warehouse.tables import ASIDE, Fault, Snapshot, SnapshotRef, TableRef, Tables
 
 MERGED_BYTES = 64 << 20
 """About the size of a table that is made of small ones."""

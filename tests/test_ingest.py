@@ -19,8 +19,9 @@ from flows.ingest import IngestReport, SourceChanges, ingest, ingest_sources
 from pipeline.errors import InputError
 from pipeline.records import RecordsConfig
 from warehouse.errors import StorageError
+from warehouse.records import DIALOGUES, PAIRS, QUARANTINE
 from warehouse.sources import find_sources
-from warehouse.tables import ASIDE, DIALOGUES, PAIRS, QUARANTINE, Tables
+from warehouse.tables import ASIDE, Tables
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = ROOT.parent / "shared" / "data" / "hostile"

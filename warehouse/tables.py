@@ -36,44 +36,13 @@ Offsets = npt.NDArray[np.int64]
 ROW_GROUP_ROWS = 32_768
 ROW_GROUP_BYTES = 8 << 20
 COMPRESSION_LEVEL = 3  # of zstd: 27 % smaller than level 1 and read as fast
+PLAIN = {b"encoding": b"plain"}
+"""What a schema says of a field of text that hardly repeats: no dictionary page is worth it."""
 ASIDE = ".aside-"  # how the name of a file that is still being written begins
 _FORMAT = 1
 _DIGEST_KEY = b"tidemill.digest"
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _NUMBER = re.compile(r"\d{12}\.json")
-
-# Text that hardly repeats is not worth a dictionary page: the field says so to the writer.
-_PLAIN = {b"encoding": b"plain"}
-
-DIALOGUES = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("group", pa.string(), metadata=_PLAIN),
-        pa.field("topic", pa.string()),
-        pa.field("speakers", pa.list_(pa.int8())),
-        pa.field("utterances", pa.list_(pa.string()), metadata=_PLAIN),
-    ]
-)
-PAIRS = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("group", pa.string(), metadata=_PLAIN),
-        pa.field("source", pa.string(), metadata=_PLAIN),
-        pa.field("target", pa.string(), metadata=_PLAIN),
-    ]
-)
-QUARANTINE = pa.schema(
-    [
-        pa.field("file", pa.string()),
-        pa.field("address", pa.string()),
-        pa.field("line", pa.int64()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("raw", pa.binary(), metadata=_PLAIN),
-    ]
-)
 
 
 # --- handles --------------------------------------------------------------------------------------
@@ -636,7 +605,7 @@ class TableWriter:
         self._waiting: list[pa.RecordBatch | pa.Table] = []
         self._waiting_rows = 0
         self._waiting_bytes = 0
-        plain = {field.name for field in schema if _PLAIN.items() <= (field.metadata or {}).items()}
+        plain = {field.name for field in schema if PLAIN.items() <= (field.metadata or {}).items()}
         with _storage_errors(self._folder):
             make_folder(self._folder)
             descriptor, aside = tempfile.mkstemp(prefix=ASIDE, dir=self._folder)
@@ -793,76 +762,6 @@ class _ColumnDigest:
 
 
 # --- between Arrow and plain arrays ---------------------------------------------------------------
-
-
-def dialogues_batch(
-    file: str,
-    lines: npt.NDArray[np.int64],
-    groups: Sequence[str],
-    topics: tuple[Bytes, Offsets],
-    speakers: npt.NDArray[np.int8],
-    utterances: tuple[Bytes, Offsets],
-    offsets: Offsets,
-) -> pa.RecordBatch:
-    """Dialogues as a batch of the schema `DIALOGUES`.
-
-    Row i came from line `lines[i]` of the file with the digest `file` and owns the utterances and
-    speakers `offsets[i]:offsets[i + 1]`.
-    """
-    bounds = number_array(offsets, pa.int32())
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.repeat(file, len(lines)),
-            number_array(lines, pa.int64()),
-            strings_array(groups),
-            string_array(*topics),
-            pa.ListArray.from_arrays(bounds, number_array(speakers, pa.int8())),
-            pa.ListArray.from_arrays(bounds, string_array(*utterances)),
-        ],
-        schema=DIALOGUES,
-    )
-
-
-def pairs_batch(
-    file: str,
-    lines: npt.NDArray[np.int64],
-    groups: Sequence[str],
-    sources: tuple[Bytes, Offsets],
-    targets: tuple[Bytes, Offsets],
-) -> pa.RecordBatch:
-    """Sentence pairs as a batch of the schema `PAIRS`."""
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.repeat(file, len(lines)),
-            number_array(lines, pa.int64()),
-            strings_array(groups),
-            string_array(*sources),
-            string_array(*targets),
-        ],
-        schema=PAIRS,
-    )
-
-
-def quarantine_batch(
-    file: str,
-    address: str,
-    lines: Sequence[int],
-    reasons: Sequence[str],
-    details: Sequence[str],
-    raw: Sequence[bytes],
-) -> pa.RecordBatch:
-    """Rejected rows as a batch of the schema `QUARANTINE`."""
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.repeat(file, len(lines)),
-            pa.repeat(address, len(lines)),
-            number_array(np.array(lines), pa.int64()),
-            strings_array(reasons),
-            strings_array(details),
-            strings_array(raw).view(pa.binary()),
-        ],
-        schema=QUARANTINE,
-    )
 
 
 def utf8_column(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
