@@ -180,6 +180,12 @@ def _parser() -> argparse.ArgumentParser:
         "every version shows",
     )
     retrain.add_argument(
+        "--extend-from",
+        metavar="VERSION",
+        help="go on learning from the champion (champion) or a version's number: its words keep "
+        "their ids and weights, and new ones come behind them",
+    )
+    retrain.add_argument(
         "--split",
         choices=SPLIT_BY,
         help="hold out by a hash that never moves a record, or the records that came last "
@@ -405,6 +411,8 @@ def _retrain(parsed: argparse.Namespace) -> int:
     overrides = dict(setting(each) for each in parsed.set)
     if parsed.snapshot:
         parameters["snapshot"] = parsed.snapshot
+    if parsed.extend_from:
+        parameters["extend_from"] = parsed.extend_from
     if parsed.split:
         overrides["splits.by"] = parsed.split
     from flows.retrain import retrain

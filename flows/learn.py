@@ -19,7 +19,7 @@ from flows.prepare import (
     word_rows,
 )
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import SUBWORDS, VOCABULARIES, Predictor
+from pipeline.prediction import Predictor
 from pipeline.problems import Tagging
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
@@ -35,7 +35,7 @@ from pipeline.training import (
     resolve_device,
 )
 from pipeline.variants import Baseline
-from pipeline.vocabulary import SPECIALS
+from pipeline.vocabulary import SPECIALS, SUBWORDS, VOCABULARIES
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import LABELS, statistics_table, token_table, vectors_of, vectors_table
@@ -193,13 +193,15 @@ def train(
     valid_ids: TableRef,
     device: str,
     vectors: TableRef | None = None,
+    start: CheckpointRef | None = None,
     resume: str = "auto",
     save_every_steps: int | None = None,
 ) -> FitReport:
     """Fit one variant; a run that was cut off goes on from its last kept state.
 
     ``config`` is what the checkpoint says of itself, beside weights and vocabularies; ``vectors``
-    are those of the words read, of :func:`align_vectors`. With
+    are those of the words read, of :func:`align_vectors`. Weights begin as those of ``start``,
+    whose vocabularies are the first part of these. With
     ``resume`` ``never`` a kept state is thrown away and training starts anew. How often a state is
     kept changes nothing of the result, so neither is part of the cache key.
     """
@@ -214,6 +216,7 @@ def train(
         "train_ids": train_ids,
         "valid_ids": valid_ids,
         "vectors": vectors,
+        "start": start,
     }
     policy = train.cache_policy
     assert isinstance(policy, ContentPolicy)
@@ -252,6 +255,7 @@ def train(
             save_every_steps,
         ),
         state=TrainingState(*kept) if kept else None,
+        start=checkpoints.load(start).weights if start else None,
     )
     checkpoint = checkpoints.save(
         config,

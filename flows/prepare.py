@@ -39,7 +39,15 @@ from pipeline.splits import (
 )
 from pipeline.subwords import Subwords
 from pipeline.text import TextConfig, Tokenizer, Utf8, normalise, uncut_batch
-from pipeline.vocabulary import UNK, Spelling, Vocabulary, VocabularyConfig, coverage_by_size
+from pipeline.vocabulary import (
+    SUBWORDS,
+    UNK,
+    VOCABULARIES,
+    Spelling,
+    Vocabulary,
+    VocabularyConfig,
+    coverage_by_size,
+)
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.examples import (
@@ -159,23 +167,34 @@ def cut_and_divide(
     texts: Sequence[TextConfig],
     splits: SplitsConfig,
     vocabulary: VocabularyConfig,
+    start: CheckpointRef | None = None,
 ) -> Cut:
-    """From records to vocabularies: tokenize, divide, count; every step a cached task."""
+    """From records to vocabularies: tokenize, divide, count; every step a cached task.
+
+    The vocabularies, and what cuts into subwords, are those of ``start`` where it is given; what
+    is new comes behind.
+    """
     root = str(steps.root)
     tokens = tokens_of(steps, shards, kind, columns, texts)
     divided: SplitRefs = steps.run(
         divide, root=root, shards=tokens, kind=kind, columns=columns, splits=splits
     )
     subwords: dict[str, TableRef] = {}
-    for column, text in zip(columns, texts, strict=False):
+    for place, (column, text) in enumerate(zip(columns, texts, strict=False)):
         if text.unit == "subword":
-            subwords[column] = steps.run(
-                learn_subwords,
-                label=column,
-                root=root,
-                train=divided.train,
-                column=column,
-                text=text,
+            subwords[column] = (
+                steps.run(
+                    keep_subwords, label=column, root=root, checkpoint=start, which=SUBWORDS[place]
+                )
+                if start
+                else steps.run(
+                    learn_subwords,
+                    label=column,
+                    root=root,
+                    train=divided.train,
+                    column=column,
+                    text=text,
+                )
             )
             divided = divided.with_tables(
                 {
@@ -190,19 +209,22 @@ def cut_and_divide(
                     for split, rows in divided.tables.items()
                 }
             )
-    vocabularies: list[VocabularyRef] = [
-        steps.run(
-            build_vocabulary,
-            label=column,
-            root=root,
-            train=divided.train,
-            column=column,
+    vocabularies: list[VocabularyRef] = []
+    for place, column in enumerate(columns):
+        counted: dict[str, Any] = {
+            "label": column,
+            "root": root,
+            "train": divided.train,
+            "column": column,
             # Every label counts, however rare.
-            vocabulary=VocabularyConfig() if column in LABELS else vocabulary,
-            subwords=subwords.get(column),
+            "vocabulary": VocabularyConfig() if column in LABELS else vocabulary,
+            "subwords": subwords.get(column),
+        }
+        vocabularies.append(
+            steps.run(extend_vocabulary, checkpoint=start, which=VOCABULARIES[place], **counted)
+            if start
+            else steps.run(build_vocabulary, **counted)
         )
-        for column in columns
-    ]
     return Cut(tuple(tokens), divided, tuple(vocabularies))
 
 

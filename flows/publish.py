@@ -268,7 +268,7 @@ def decide(
         registry.promote(name, best.version, reason)
         return Decision(best.version, reason, rows)
     same = [one.scores["valid"] for one in candidates if one.version == champion.version]
-    held = same[0] if same else rescore(_checkpoint_of(champion, steps.root, registry))
+    held = same[0] if same else rescore(checkpoint_of(champion, steps.root, registry))
     tables = Tables(steps.root)
     comparison = paired_bootstrap(
         metric,
@@ -306,7 +306,7 @@ def _row(one: Candidate, metric_name: str) -> dict[str, str]:
     }
 
 
-def _checkpoint_of(version: VersionInfo, root: Path, registry: Registry) -> CheckpointRef:
+def checkpoint_of(version: VersionInfo, root: Path, registry: Registry) -> CheckpointRef:
     """The checkpoint of a version; from the registry where this warehouse has lost it."""
     checkpoints = Checkpoints(root)
     ref = CheckpointRef(

@@ -5,7 +5,9 @@ and promoting act outside the warehouse and are not cached: they are keyed by wh
 do nothing where that is there already.
 """
 
+import json
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -55,7 +57,7 @@ from flows.profile import (
     read_profile,
     show_profile,
 )
-from flows.publish import Candidate, Decision, decide, publication_of
+from flows.publish import Candidate, Decision, checkpoint_of, decide, publication_of
 from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
@@ -70,7 +72,7 @@ from pipeline.problems import (
 )
 from pipeline.profile import as_markdown
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig
+from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig
 from pipeline.training import (
@@ -80,9 +82,9 @@ from pipeline.training import (
     check_vectors,
     resolve_device,
 )
-from pipeline.variants import parse_variant
+from pipeline.variants import Baseline, parse_variant
 from pipeline.vocabulary import VocabularyConfig
-from warehouse.checkpoints import CheckpointRef
+from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.registry import Registry, Version
 from warehouse.tables import TableRef
 from warehouse.word_vectors import find_vectors
@@ -140,6 +142,7 @@ def retrain(
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
     snapshot: str | None = None,
     vectors: str | None = None,
+    extend_from: str | None = None,
     device: str = "auto",
     resume: str = "auto",
     save_every_steps: int | None = None,
@@ -166,6 +169,8 @@ def retrain(
         snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
         vectors: a file of word vectors to begin from, in word2vec's text format, for the words that
             are read; network.embedding says whether they are tuned (learned) or frozen.
+        extend_from: champion, or a version's number, to go on learning from: its words keep their
+            ids and weights, and what is new comes behind them.
         device: auto, cpu or cuda.
         resume: auto goes on with a training that was cut off, never starts it anew.
         save_every_steps: optimizer steps between kept states, beside one every minute.
@@ -195,6 +200,12 @@ def retrain(
 
     steps = Steps(warehouse_root(warehouse))
     texts = texts_of(problem, text, target_text)
+    registry = Registry(steps.root, tracking_uri())
+    start = (
+        _extended(steps, registry, name, extend_from, problem, chosen, network, texts)
+        if extend_from
+        else None
+    )
     data = _prepare(
         steps,
         problem,
@@ -205,6 +216,7 @@ def retrain(
         splits,
         texts,
         vocabulary,
+        start,
     )
 
     aligned: TableRef | None = None
@@ -235,7 +247,6 @@ def retrain(
     reports: list[VariantReport] = []
     candidates: list[Candidate] = []
     published: list[tuple[Version, FitReport]] = []
-    registry = Registry(steps.root, tracking_uri())
     for variant in chosen:
         config = ModelConfig(problem, variant, network, *texts).to_dict()
         try:
@@ -254,6 +265,7 @@ def retrain(
                     train_ids=data.ids["train"],
                     valid_ids=data.ids["valid"],
                     vectors=aligned,
+                    start=start,
                     device=device,
                     resume=resume,
                     save_every_steps=save_every_steps,
@@ -356,6 +368,7 @@ def _prepare(
     splits: SplitsConfig,
     texts: tuple[TextConfig, ...],
     vocabulary: VocabularyConfig,
+    start: CheckpointRef | None,
 ) -> Prepared:
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
     root = str(steps.root)
@@ -367,7 +380,7 @@ def _prepare(
         profile = profile_series(steps, ingested, divided)
         return Prepared(ingested, divided, (), (), divided.tables, usable, profile)
     columns = problem.columns
-    cut = cut_and_divide(steps, ingested.shards, kind, columns, texts, splits, vocabulary)
+    cut = cut_and_divide(steps, ingested.shards, kind, columns, texts, splits, vocabulary, start)
     ids: dict[str, TableRef] = {
         split: steps.run(
             encode,
@@ -394,6 +407,45 @@ def _prepare(
     )
     profile = profile_snapshot(steps, ingested, kind, columns, texts, cut)
     return Prepared(ingested, cut.splits, columns, cut.vocabularies, ids, usable, profile, coverage)
+
+
+def _extended(
+    steps: Steps,
+    registry: Registry,
+    name: str,
+    which: str,
+    problem: AnyProblem,
+    variants: Sequence[Variant | Baseline],
+    network: NetworkConfig,
+    texts: tuple[TextConfig, ...],
+) -> CheckpointRef:
+    """The checkpoint of the version to go on learning from.
+
+    Raises:
+        InputError: there is no such version, or what shall be trained is another model.
+    """
+    known = {str(version.version): version for version in registry.versions(name)}
+    version = registry.champion(name) if which == "champion" else known.get(which)
+    if version is None:
+        wanted_version = "champion" if which == "champion" else f"version {which}"
+        found = f"its versions are {', '.join(sorted(known, key=int))}" if known else "it has none"
+        raise InputError(
+            f"{name} has no {wanted_version} to extend ({found}): retrain it without, or name "
+            f"a version that it has"
+        )
+    checkpoint = checkpoint_of(version, steps.root, registry)
+    there = Checkpoints(steps.root).load(checkpoint).config
+    for variant in variants:
+        wanted = ModelConfig(problem, variant, network, *texts).to_dict()
+        for part in ("problem", "variant", "network", "text", "target_text"):
+            # As JSON, since a configuration that was kept has lists in place of tuples.
+            here, then = (json.dumps(each.get(part)) for each in (wanted, there))
+            if here != then:
+                raise InputError(
+                    f"version {version.version} of {name} cannot be extended: its {part} is "
+                    f"{then}, and {here} is asked for"
+                )
+    return checkpoint
 
 
 def _check_resume(resume: str, save_every_steps: int | None) -> None:

@@ -30,14 +30,10 @@ from .subwords import Subwords
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
 from .variants import Baseline, parse_variant
-from .vocabulary import BOS, EOS, PAD, SPECIALS, Vocabulary
+from .vocabulary import BOS, EOS, PAD, SPECIALS, SUBWORDS, VOCABULARIES, Vocabulary
 
 FORMAT = 1
 """Version of the checkpoint's ``config.json``."""
-VOCABULARIES = ("vocabulary", "target_vocabulary")
-"""What the vocabularies of a checkpoint are called: the inputs', and the predicted side's."""
-SUBWORDS = ("subwords", "target_subwords")
-"""What beside them is called that cuts the inputs and the predicted side into subwords."""
 BATCH_ROWS = 64
 """Texts that go through the network at once."""
 

@@ -22,6 +22,11 @@ from .errors import InputError
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 
+VOCABULARIES = ("vocabulary", "target_vocabulary")
+"""What the vocabularies of a checkpoint are called: the inputs', and the predicted side's."""
+SUBWORDS = ("subwords", "target_subwords")
+"""What beside them is called that cuts the inputs and the predicted side into subwords."""
+
 # Unicode scalar values: every code point but the 2,048 surrogates.
 _NUM_SCALARS = 0x110000 - 0x800
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from flows import prepare
-from flows.caching import Steps
 from flows.catalogue import SAMPLES
-from flows.prepare import VocabularyRef
 from flows.retrain import RetrainReport, retrain
+from pipeline.errors import InputError
 from pipeline.prediction import Predictor
 from pipeline.problems import NextWord
 from pipeline.recurrent import NetworkConfig
@@ -18,7 +17,7 @@ from pipeline.subwords import Subwords
 from pipeline.text import TextConfig, Utf8
 from pipeline.training import TrainingConfig
 from pipeline.vocabulary import VocabularyConfig
-from warehouse.checkpoints import CheckpointRef, read_checkpoint
+from warehouse.checkpoints import read_checkpoint
 from warehouse.errors import StorageError
 from warehouse.registry import Registry
 from warehouse.tables import Tables
@@ -180,26 +179,14 @@ def test_coverage_is_reported_of_each_split(inbox: Path, warehouse: Path) -> Non
     assert "near copies" in version.description
 
 
-def test_an_extended_vocabulary_keeps_every_id(inbox: Path, warehouse: Path) -> None:
+def test_a_model_goes_on_learning_with_every_word_where_it_was(
+    inbox: Path, warehouse: Path
+) -> None:
     first = retrained(inbox, warehouse, vocabulary=VocabularyConfig(max_size=200))
-    steps = Steps(warehouse)
-    version = Registry(warehouse).versions("words")[0]
-    checkpoint = CheckpointRef(
-        digest=version.tags["checkpoint"],
-        path=version.tags["checkpoint_path"],
-        num_bytes=int(version.tags["checkpoint_bytes"]),
-    )
-    (inbox / "monday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
-    second = retrained(inbox, warehouse)
-    extended: VocabularyRef = steps.run(
-        prepare.extend_vocabulary,
-        root=str(warehouse),
-        train=second.splits.train,
-        column="tokens",
-        vocabulary=VocabularyConfig(max_size=250),
-        checkpoint=checkpoint,
-        which="vocabulary",
-    )
+    (inbox / "tuesday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
+    grown = {"vocabulary": VocabularyConfig(max_size=250), "extend_from": "champion"}
+    second = retrained(inbox, warehouse, **grown)
+    (extended,) = second.vocabularies
     tables = Tables(warehouse)
     old = prepare.read_vocabulary(tables, first.vocabularies[0])
     new = prepare.read_vocabulary(tables, extended)
@@ -214,3 +201,36 @@ def test_an_extended_vocabulary_keeps_every_id(inbox: Path, warehouse: Path) -> 
     assert extended.unknown_rate == pytest.approx(
         sum(counts[word] for word in left_out) / extended.num_tokens
     )
+
+    # With nothing left to learn by, the weights of the old words are those of the champion.
+    still = {"training": TrainingConfig(num_epochs=1, learning_rate=1e-9)}
+    third = retrained(inbox, warehouse, **(grown | still), extend_from="1")  # type: ignore[arg-type]
+    weights = []
+    for version in (first.variants[0].version, third.variants[0].version):
+        info = next(v for v in Registry(warehouse).versions("words") if v.version == version)
+        folder = Registry(warehouse).checkpoint_directory(info)
+        weights.append(read_checkpoint(folder).weights["embedding.weight"])
+    assert weights[1].shape[0] == 250
+    assert (weights[1][:200] - weights[0]).abs().max() < 1e-6
+
+
+def test_what_cannot_be_extended_is_refused_before_any_work(inbox: Path, warehouse: Path) -> None:
+    with pytest.raises(InputError, match=r"words has no champion to extend \(it has none\)"):
+        retrained(inbox, warehouse, extend_from="champion")
+    retrained(inbox, warehouse)
+    with pytest.raises(InputError, match=r"no version 7 to extend \(its versions are 1\)"):
+        retrained(inbox, warehouse, extend_from="7")
+    with pytest.raises(InputError, match='its variant is "gru", and "lstm" is asked for'):
+        retrained(inbox, warehouse, extend_from="champion", variants=["lstm"])
+    with pytest.raises(InputError, match="its text is"):
+        retrained(inbox, warehouse, extend_from="champion", text=TextConfig())
+
+
+def test_an_extended_model_cuts_subwords_as_it_always_did(inbox: Path, warehouse: Path) -> None:
+    text = TextConfig(unit="subword", subword_size=1_000)
+    first = retrained(inbox, warehouse, text=text)
+    (inbox / "tuesday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
+    second = retrained(inbox, warehouse, text=text, extend_from="champion")
+    old, new = first.vocabularies[0], second.vocabularies[0]
+    assert old.subwords and new.subwords and old.subwords.digest == new.subwords.digest
+    assert new.num_kept == old.num_words + 4
