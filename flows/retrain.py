@@ -192,6 +192,8 @@ def retrain(
         check_settings(problem, variant, network, regularisation)
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
+    if vectors and extend_from:
+        raise InputError("what is extended has its own word vectors: leave out vectors")
     word_vectors = find_vectors(vectors) if vectors else None
     if word_vectors:
         check_vectors(problem, network, word_vectors.size)
