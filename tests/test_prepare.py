@@ -1,23 +1,29 @@
 """The tasks from records to ids."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import prepare
+from flows.caching import Steps
 from flows.catalogue import SAMPLES
+from flows.ingest import ingest_sources
+from flows.prepare import SplitRefs
 from flows.retrain import RetrainReport, retrain
 from pipeline.errors import InputError
 from pipeline.prediction import Predictor
 from pipeline.problems import NextWord
+from pipeline.records import RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig
 from pipeline.segmentation import dictionary_digest, packaged_segmenter
 from pipeline.subwords import Subwords
-from pipeline.text import TextConfig, Utf8
+from pipeline.text import TextConfig, Tokenizer, Utf8
 from pipeline.training import TrainingConfig
 from pipeline.vocabulary import VocabularyConfig
-from warehouse.checkpoints import read_checkpoint
+from warehouse.checkpoints import Checkpoint, read_checkpoint
 from warehouse.errors import StorageError
 from warehouse.registry import Registry
 from warehouse.tables import Tables
@@ -100,63 +106,130 @@ def retrained(inbox: Path, warehouse: Path, **changes: Any) -> RetrainReport:
     return report
 
 
-def ids_of(report: RetrainReport, warehouse: Path) -> list[str]:
+def ids_of(report: RetrainReport) -> list[str]:
     """The names, which are those of their content, of everything that a training reads."""
     found = [each.cache_digest() for each in report.vocabularies]
     return [*found, *(table.digest for table in report.splits.tables.values())]
 
 
-def test_subwords_go_from_files_to_predictions(inbox: Path, warehouse: Path) -> None:
+# Reading a record strips white space and zero-width characters off its ends; here is none.
+DIRTY = [
+    "<p>今天ＡＢＣ１２３％，&amp;lt;天气　很好！</p>",
+    "我\u200b在网易杭研大厦\t上班，e\u0301\ufeff  he’s here.",
+    "It's   10:30 &quot;now&quot;, <b>Tom</b>!",
+    "面条好吃。",
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TextConfig(),
+        TextConfig(hmm=False, user_words=("杭研大厦",), normalisation=("tags", "nfc")),
+        TextConfig(unit="char", lowercase=True),
+        TextConfig(language="en"),
+        TextConfig(language="en", unit="whitespace", normalisation=()),
+    ],
+)
+def test_predictions_see_text_exactly_as_training_did(
+    tmp_path: Path, warehouse: Path, text: TextConfig
+) -> None:
+    said = [f"user{turn % 2 + 1}：{each}" for turn, each in enumerate(DIRTY)]
+    row = {"topic": "t", "user1": "a", "user2": "b", "dialog": said}
+    (tmp_path / "dirty.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    steps = Steps(warehouse)
+    sources = [str(tmp_path / "dirty.jsonl")]
+    shards = ingest_sources(steps, "dirty", sources, RecordsConfig()).shards
+    (tokens,) = prepare.tokens_of(steps, shards, "dialogues", ("tokens",), (text,))
+    trained_on = list(prepare.word_rows(Tables(warehouse), tokens, "tokens"))
+    # A checkpoint keeps the settings as JSON, and a predictor makes its tokenizer of them.
+    kept = TextConfig(**json.loads(json.dumps(asdict(text))))
+    assert [Tokenizer(kept).tokenize(each) for each in DIRTY] == trained_on
+    assert len({len(row) for row in trained_on}) > 1
+
+
+def texts_of(warehouse: Path, splits: SplitRefs) -> dict[str, list[str]]:
+    """The texts of each split, put together from their tokens."""
+    return {
+        split: ["".join(row) for row in prepare.word_rows(Tables(warehouse), rows, "tokens")]
+        for split, rows in splits.tables.items()
+    }
+
+
+def checkpoint_of(warehouse: Path, report: RetrainReport) -> Checkpoint:
+    registry = Registry(warehouse)
+    (version,) = (v for v in registry.versions("words") if v.version == report.variants[0].version)
+    return read_checkpoint(registry.checkpoint_directory(version))
+
+
+def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: Path) -> None:
     text = TextConfig(unit="subword", subword_size=1_000)
     report = retrained(inbox, warehouse, text=text)
-    tasks = [step.task for step in report.steps]
-    assert tasks.count("learn_subwords") == 1 and tasks.count("cut_into_subwords") == 3
     tables = Tables(warehouse)
     learnt = report.vocabularies[0].subwords
     assert learnt is not None
     subwords = prepare.read_subwords(tables, learnt)
 
     # Learnt from the training split and from nothing else.
-    written = {
-        split: ["".join(tokens) for tokens in prepare.word_rows(tables, rows, "tokens")]
-        for split, rows in report.splits.tables.items()
-    }
+    written = texts_of(warehouse, report.splits)
     assert subwords == Subwords.train(written["train"], 1_000)
     assert max(len(piece) for row in written["train"] for piece in subwords.cut(row)) > 1
 
-    # The split is that of characters: the unit has no say in who is held out.
-    plain = retrained(inbox, warehouse)
-    for split, rows in plain.splits.tables.items():
-        texts = ["".join(tokens) for tokens in prepare.word_rows(tables, rows, "tokens")]
-        assert texts == written[split]
+    # The unit has no say in what is held out.
+    characters = prepare.cut_and_divide(
+        Steps(warehouse),
+        report.ingest.shards,
+        "dialogues",
+        ("tokens",),
+        (TextConfig(unit="char"),),
+        SplitsConfig(),
+        VocabularyConfig(),
+    )
+    assert texts_of(warehouse, characters.splits) == written
 
     # What the checkpoint cuts by is what the training text was cut by.
-    version = next(v for v in Registry(warehouse).versions("words") if v.version == 1)
-    checkpoint = read_checkpoint(Registry(warehouse).checkpoint_directory(version))
+    checkpoint = checkpoint_of(warehouse, report)
     predictor = Predictor.from_checkpoint(
         checkpoint.config, checkpoint.weights, checkpoint.vocabularies
     )
     for split, rows in report.splits.tables.items():
-        cut_in_training = list(prepare.word_rows(tables, rows, "tokens"))
-        assert predictor.tokenized(written[split]) == cut_in_training
+        assert predictor.tokenized(written[split]) == list(
+            prepare.word_rows(tables, rows, "tokens")
+        )
     assert len(Registry(warehouse).load("words", version=1).predict(["今天", "你好"])) == 2
-    needed = [
-        "tokenizers" in path.read_text() for path in warehouse.rglob("artifacts/requirements.txt")
-    ]
-    assert sorted(needed) == [False, True]
-    again = retrained(inbox, warehouse, text=text)
-    assert {step.state for step in again.steps} == {"Cached"}
+    (needed,) = warehouse.rglob("artifacts/requirements.txt")
+    assert "tokenizers==" in needed.read_text()
+
+    # A model that goes on learning cuts as it always did.
+    (inbox / "tuesday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
+    extended = retrained(inbox, warehouse, text=text, extend_from="champion").vocabularies[0]
+    assert extended.subwords and extended.subwords.digest == learnt.digest
+    assert extended.num_kept == report.vocabularies[0].num_words + 4
 
 
 def test_a_snapshot_gives_the_same_ids_bit_for_bit(inbox: Path, warehouse: Path) -> None:
-    first = retrained(inbox, warehouse)
+    limited = VocabularyConfig(max_size=100)
+    first = retrained(inbox, warehouse, vocabulary=limited)
+    (coverage,) = first.coverage
+    assert coverage.column == "tokens" and coverage.num_words == 96
+    assert list(coverage.unknown_rates) == ["train", "valid", "test"]
+    assert coverage.unknown_rates["train"] == first.vocabularies[0].unknown_rate
+    assert coverage.unknown_rates["test"] == pytest.approx(
+        first.variants[0].metrics["test/unknown_rate"]
+    )
+    assert coverage.coverage_by_size[-1].share == 1.0
+    version = Registry(warehouse).versions("words")[0]
+    assert "96 words have an id" in version.description
+    assert "near copies" in version.description
+
     (inbox / "tuesday.jsonl").write_text(dialogues(50, 70), encoding="utf-8")
-    second = retrained(inbox, warehouse)
-    assert ids_of(second, warehouse) != ids_of(first, warehouse)
+    second = retrained(inbox, warehouse, vocabulary=limited)
+    assert ids_of(second) != ids_of(first)
     (inbox / "monday.jsonl").unlink()
-    again = retrained(inbox, warehouse, snapshot=first.ingest.snapshot.id[:12])
-    assert again.ingest.snapshot.id == first.ingest.snapshot.id
-    assert ids_of(again, warehouse) == ids_of(first, warehouse)
+    snapshot = first.ingest.snapshot.id
+    again = retrained(inbox, warehouse, vocabulary=limited, snapshot=snapshot[:12])
+    assert again.ingest.snapshot.id == snapshot
+    assert ids_of(again) == ids_of(first)
     # Only the champion of the second run has not seen this validation split yet.
     assert {step.label for step in again.steps if step.state != "Cached"} <= {"champion valid"}
     assert not again.variants[0].new
@@ -164,28 +237,21 @@ def test_a_snapshot_gives_the_same_ids_bit_for_bit(inbox: Path, warehouse: Path)
         retrained(inbox, warehouse, snapshot="0123")
 
 
-def test_coverage_is_reported_of_each_split(inbox: Path, warehouse: Path) -> None:
-    report = retrained(inbox, warehouse, vocabulary=VocabularyConfig(max_size=100))
-    (coverage,) = report.coverage
-    assert coverage.column == "tokens" and coverage.num_words == 96
-    assert list(coverage.unknown_rates) == ["train", "valid", "test"]
-    assert coverage.unknown_rates["train"] == report.vocabularies[0].unknown_rate
-    assert coverage.unknown_rates["test"] == pytest.approx(
-        report.variants[0].metrics["test/unknown_rate"]
-    )
-    assert coverage.coverage_by_size[-1].share == 1.0
-    version = Registry(warehouse).versions("words")[0]
-    assert "96 words have an id" in version.description
-    assert "near copies" in version.description
-
-
 def test_a_model_goes_on_learning_with_every_word_where_it_was(
     inbox: Path, warehouse: Path
 ) -> None:
+    with pytest.raises(InputError, match=r"words has no champion to extend \(it has none\)"):
+        retrained(inbox, warehouse, extend_from="champion")
     first = retrained(inbox, warehouse, vocabulary=VocabularyConfig(max_size=200))
     (inbox / "tuesday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
-    grown = {"vocabulary": VocabularyConfig(max_size=250), "extend_from": "champion"}
-    second = retrained(inbox, warehouse, **grown)
+    second = retrained(
+        inbox,
+        warehouse,
+        vocabulary=VocabularyConfig(max_size=250),
+        extend_from="champion",
+        # With hardly a step, weights stay what they begin as.
+        training=TrainingConfig(num_epochs=1, learning_rate=1e-9),
+    )
     (extended,) = second.vocabularies
     tables = Tables(warehouse)
     old = prepare.read_vocabulary(tables, first.vocabularies[0])
@@ -201,36 +267,13 @@ def test_a_model_goes_on_learning_with_every_word_where_it_was(
     assert extended.unknown_rate == pytest.approx(
         sum(counts[word] for word in left_out) / extended.num_tokens
     )
+    before, after = (checkpoint_of(warehouse, each).weights for each in (first, second))
+    assert after["embedding.weight"].shape[0] == 250
+    assert (after["embedding.weight"][:200] - before["embedding.weight"]).abs().max() < 1e-6
 
-    # With nothing left to learn by, the weights of the old words are those of the champion.
-    still = {"training": TrainingConfig(num_epochs=1, learning_rate=1e-9)}
-    third = retrained(inbox, warehouse, **(grown | still), extend_from="1")  # type: ignore[arg-type]
-    weights = []
-    for version in (first.variants[0].version, third.variants[0].version):
-        info = next(v for v in Registry(warehouse).versions("words") if v.version == version)
-        folder = Registry(warehouse).checkpoint_directory(info)
-        weights.append(read_checkpoint(folder).weights["embedding.weight"])
-    assert weights[1].shape[0] == 250
-    assert (weights[1][:200] - weights[0]).abs().max() < 1e-6
-
-
-def test_what_cannot_be_extended_is_refused_before_any_work(inbox: Path, warehouse: Path) -> None:
-    with pytest.raises(InputError, match=r"words has no champion to extend \(it has none\)"):
-        retrained(inbox, warehouse, extend_from="champion")
-    retrained(inbox, warehouse)
-    with pytest.raises(InputError, match=r"no version 7 to extend \(its versions are 1\)"):
+    with pytest.raises(InputError, match=r"no version 7 to extend \(its versions are 1"):
         retrained(inbox, warehouse, extend_from="7")
     with pytest.raises(InputError, match='its variant is "gru", and "lstm" is asked for'):
         retrained(inbox, warehouse, extend_from="champion", variants=["lstm"])
     with pytest.raises(InputError, match="its text is"):
         retrained(inbox, warehouse, extend_from="champion", text=TextConfig())
-
-
-def test_an_extended_model_cuts_subwords_as_it_always_did(inbox: Path, warehouse: Path) -> None:
-    text = TextConfig(unit="subword", subword_size=1_000)
-    first = retrained(inbox, warehouse, text=text)
-    (inbox / "tuesday.jsonl").write_text(dialogues(50, 90), encoding="utf-8")
-    second = retrained(inbox, warehouse, text=text, extend_from="champion")
-    old, new = first.vocabularies[0], second.vocabularies[0]
-    assert old.subwords and new.subwords and old.subwords.digest == new.subwords.digest
-    assert new.num_kept == old.num_words + 4
