@@ -207,9 +207,11 @@ class Forked:
         self.says, child_says = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            os.dup2(child_says, 1)
-            learn_aloud(*case)
-            os._exit(0)
+            try:
+                os.dup2(child_says, 1)
+                learn_aloud(*case)
+            finally:
+                os._exit(0)
         os.close(child_says)
         assert os.read(self.says, 9) == b"training\n"
 
