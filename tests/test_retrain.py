@@ -102,6 +102,36 @@ def test_another_way_to_score_trains_nothing(run: Run) -> None:
     assert [one.version for one in changed.variants] == [one.version for one in first.variants]
 
 
+def test_how_a_training_is_kept_changes_no_result(run: Run) -> None:
+    run()
+    again = run(save_every_steps=3, resume="never")
+    assert redone(again) == set()
+
+
+def test_regularisation_trains_again_and_nothing_else(run: Run) -> None:
+    first = run()
+    changed = run(overrides={"regularisation.weight_drop": 0.3})
+    assert redone(changed) == {"train", "score", "draw_learning_curves"}
+    assert changed.variants[0].version != first.variants[0].version
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"resume": "always"}, "auto, never"),
+        ({"save_every_steps": 0}, "at least 1"),
+        ({"network": NetworkConfig(8, 12, layer_norm=True)}, "name the variant gru-textbook"),
+        ({"variants": ["bilstm"], "problem": LanguageModel()}, "reads the word"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_any_work(
+    run: Run, warehouse: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(**changes)
+    assert not any(warehouse.iterdir()), "no data was read"
+
+
 def test_another_vocabulary_size_cuts_nothing_again(run: Run) -> None:
     run()
     changed = run(vocabulary=VocabularyConfig(max_size=100))
