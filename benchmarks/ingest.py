@@ -21,6 +21,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -174,9 +175,11 @@ def main() -> None:
         run_candidate(settings.candidate, settings.file, settings.few)
         return
     with tempfile.TemporaryDirectory() as folder:
-        source = settings.file or Path(folder) / "dialogues.jsonl"
+        source = Path(folder) / "dialogues.jsonl"  # all files on one file system
         if settings.file is None:
             make_dialogues(source)
+        else:
+            shutil.copyfile(settings.file, source)
         few, spoilt = Path(folder) / "few.jsonl", Path(folder) / "spoilt.jsonl"
         first_rows(source, few)
         with_bad_rows(source, spoilt)

@@ -291,6 +291,41 @@ def test_ingest_and_what_it_rejected(
     assert "max_rejected" in capsys.readouterr().err
 
 
+def test_rows_leave_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDEMILL_WAREHOUSE", str(tmp_path / "warehouse"))
+    name = "translate-zh-en"
+    source, out = tmp_path / "pairs.jsonl", tmp_path / "rows.jsonl"
+    good = [json.dumps({"zh": f"你好{i}。", "en": f"Hello {i}."}) for i in range(40)]
+    source.write_text("\n".join([*good, '{"zh": "再见。"}', ""]), encoding="utf-8")
+    assert main(["ingest", name, "--source", str(source)]) == 0
+    assert f"files added         1: {source}"[:30] in capsys.readouterr().out
+
+    assert main(["quarantine", name, "--export", str(out)]) == 0
+    mended = out.read_text("utf-8").replace("再见。", '再见。\\", \\"en\\": \\"Bye.')
+    out.write_text(mended, "utf-8")
+    capsys.readouterr()
+    assert main(["quarantine", name, "--retry", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["num_before"], report["num_after"]) == (1, 0)
+    assert report["ingest"]["num_accepted"] == 41
+
+    assert main(["forget", name, "--match", "Bye", "--dry-run"]) == 0
+    assert "rows would be forgotten: 1" in capsys.readouterr().out
+    assert main(["forget", name, "--match", "Bye"]) == 0
+    assert f"{name} is now" in capsys.readouterr().out
+    assert main(["verify"]) == 0
+    assert main(["compact", name]) == 0
+    assert main(["gc", "--days", "0"]) == 0
+    capsys.readouterr()
+    (table,) = (tmp_path / "warehouse" / "tables").glob("*.parquet")
+    table.write_bytes(table.read_bytes()[:-9])
+    assert main(["verify", "--json"]) == 1
+    (fault,) = json.loads(capsys.readouterr().out)
+    assert fault["path"] == f"tables/{table.name}"
+
+
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json", "--warehouse", str(tmp_path / "new")]) == 0
     checks = {check["subject"]: check for check in json.loads(capsys.readouterr().out)}
