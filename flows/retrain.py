@@ -86,7 +86,7 @@ from pipeline.variants import Baseline, parse_variant
 from pipeline.vocabulary import VocabularyConfig
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.registry import Registry, Version
-from warehouse.tables import TableRef
+from warehouse.tables import TableRef, Tables
 from warehouse.word_vectors import find_vectors
 
 logger = logging.getLogger(__name__)
@@ -201,147 +201,150 @@ def retrain(
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
-    texts = texts_of(problem, text, target_text)
-    registry = Registry(steps.root, tracking_uri())
-    start = (
-        _extended(steps, registry, name, extend_from, problem, chosen, network, texts)
-        if extend_from
-        else None
-    )
-    data = _prepare(
-        steps,
-        problem,
-        ingested_snapshot(steps, name, snapshot)
-        if snapshot
-        else ingest_sources(steps, name, source_addresses(sources), records),
-        records.kind,
-        splits,
-        texts,
-        vocabulary,
-        start,
-    )
-
-    aligned: TableRef | None = None
-    if word_vectors:
-        aligned = steps.run(
-            align_vectors,
-            root=str(steps.root),
-            vectors=word_vectors,
-            vocabulary=data.vocabularies[0],
+    # Nobody takes away what this run reads and makes before it is done.
+    with Tables(steps.root).held(alone=False):
+        texts = texts_of(problem, text, target_text)
+        registry = Registry(steps.root, tracking_uri())
+        start = (
+            _extended(steps, registry, name, extend_from, problem, chosen, network, texts)
+            if extend_from
+            else None
+        )
+        data = _prepare(
+            steps,
+            problem,
+            ingested_snapshot(steps, name, snapshot)
+            if snapshot
+            else ingest_sources(steps, name, source_addresses(sources), records),
+            records.kind,
+            splits,
+            texts,
+            vocabulary,
+            start,
         )
 
-    def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
-        with _gpu(on_gpu):
-            report: ScoreReport = steps.run(
-                score,
-                label=f"{label} {split}",
+        aligned: TableRef | None = None
+        if word_vectors:
+            aligned = steps.run(
+                align_vectors,
                 root=str(steps.root),
-                checkpoint=checkpoint,
-                rows=data.splits.tables[split],
-                columns=data.columns,
-                texts=texts,
-                vocabularies=data.vocabularies,
-                evaluation=evaluation,
-                device=device,
+                vectors=word_vectors,
+                vocabulary=data.vocabularies[0],
             )
-        return report
 
-    reports: list[VariantReport] = []
-    candidates: list[Candidate] = []
-    published: list[tuple[Version, FitReport]] = []
-    for variant in chosen:
-        config = ModelConfig(problem, variant, network, *texts).to_dict()
-        try:
+        def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
             with _gpu(on_gpu):
-                fitted: FitReport = steps.run(
-                    train,
-                    label=variant.name,
+                report: ScoreReport = steps.run(
+                    score,
+                    label=f"{label} {split}",
                     root=str(steps.root),
-                    problem=problem,
-                    variant=variant,
-                    network=network,
-                    training=training,
-                    regularisation=regularisation,
-                    config=config,
+                    checkpoint=checkpoint,
+                    rows=data.splits.tables[split],
+                    columns=data.columns,
+                    texts=texts,
                     vocabularies=data.vocabularies,
-                    train_ids=data.ids["train"],
-                    valid_ids=data.ids["valid"],
-                    vectors=aligned,
-                    start=start,
+                    evaluation=evaluation,
                     device=device,
-                    resume=resume,
-                    save_every_steps=save_every_steps,
                 )
-        except DivergedError as error:
-            # One variant that breaks down must not cost the others their night.
-            logger.warning("%s", error)
-            reports.append(VariantReport(variant=variant.name, failure=str(error)))
-            continue
-        scores = {
-            split: scored(split, variant.name, fitted.checkpoint) for split in ("valid", "test")
-        }
-        publication = publication_of(
+            return report
+
+        reports: list[VariantReport] = []
+        candidates: list[Candidate] = []
+        published: list[tuple[Version, FitReport]] = []
+        for variant in chosen:
+            config = ModelConfig(problem, variant, network, *texts).to_dict()
+            try:
+                with _gpu(on_gpu):
+                    fitted: FitReport = steps.run(
+                        train,
+                        label=variant.name,
+                        root=str(steps.root),
+                        problem=problem,
+                        variant=variant,
+                        network=network,
+                        training=training,
+                        regularisation=regularisation,
+                        config=config,
+                        vocabularies=data.vocabularies,
+                        train_ids=data.ids["train"],
+                        valid_ids=data.ids["valid"],
+                        vectors=aligned,
+                        start=start,
+                        device=device,
+                        resume=resume,
+                        save_every_steps=save_every_steps,
+                    )
+            except DivergedError as error:
+                # One variant that breaks down must not cost the others their night.
+                logger.warning("%s", error)
+                reports.append(VariantReport(variant=variant.name, failure=str(error)))
+                continue
+            scores = {
+                split: scored(split, variant.name, fitted.checkpoint) for split in ("valid", "test")
+            }
+            publication = publication_of(
+                name=name,
+                root=steps.root,
+                config=config,
+                variant=variant.name,
+                problem=problem,
+                settings=_settings(
+                    problem, network, training, regularisation, vocabulary, text, splits, evaluation
+                ),
+                fitted=fitted,
+                scores=scores,
+                splits=data.splits,
+                snapshot=data.ingested.snapshot.id,
+                usable=data.usable,
+                vocabularies=data.vocabularies,
+                coverage=data.coverage,
+                retraining=f"{began:%Y-%m-%d %H:%M} UTC",
+            )
+            version = registry.publish(publication)
+            show_profile(registry, version, steps.root, data.profile)
+            published.append((version, fitted))
+            candidates.append(Candidate(variant.name, version.version, fitted, scores))
+            reports.append(
+                VariantReport(
+                    variant=variant.name,
+                    version=version.version,
+                    new=version.new,
+                    metrics=publication.scores,
+                )
+            )
+        if not candidates:
+            raise InputError(
+                f"no variant of {name} could be trained; the first failed because "
+                f"{reports[0].failure}"
+            )
+        show_learning_curves(steps, registry, name, problem.loss, published)
+        if isinstance(problem, Forecasting):
+            samples = [each.scores["test"].samples for each in candidates]
+            versions = [version for version, _ in published]
+            show_forecast_curves(steps, registry, name, list(zip(versions, samples, strict=True)))
+        decision = decide(
+            steps,
+            registry,
+            name,
+            problem.decides,
+            candidates,
+            lambda ref: scored("valid", "champion", ref),
+        )
+        report = RetrainReport(
             name=name,
-            root=steps.root,
-            config=config,
-            variant=variant.name,
-            problem=problem,
-            settings=_settings(
-                problem, network, training, regularisation, vocabulary, text, splits, evaluation
-            ),
-            fitted=fitted,
-            scores=scores,
+            ingest=data.ingested,
             splits=data.splits,
-            snapshot=data.ingested.snapshot.id,
-            usable=data.usable,
             vocabularies=data.vocabularies,
             coverage=data.coverage,
-            retraining=f"{began:%Y-%m-%d %H:%M} UTC",
+            variants=tuple(reports),
+            champion=decision.champion,
+            reason=decision.reason,
+            page=registry.page(name),
+            profile=data.profile,
+            steps=tuple(steps.states),
         )
-        version = registry.publish(publication)
-        show_profile(registry, version, steps.root, data.profile)
-        published.append((version, fitted))
-        candidates.append(Candidate(variant.name, version.version, fitted, scores))
-        reports.append(
-            VariantReport(
-                variant=variant.name,
-                version=version.version,
-                new=version.new,
-                metrics=publication.scores,
-            )
-        )
-    if not candidates:
-        raise InputError(
-            f"no variant of {name} could be trained; the first failed because {reports[0].failure}"
-        )
-    show_learning_curves(steps, registry, name, problem.loss, published)
-    if isinstance(problem, Forecasting):
-        samples = [each.scores["test"].samples for each in candidates]
-        versions = [version for version, _ in published]
-        show_forecast_curves(steps, registry, name, list(zip(versions, samples, strict=True)))
-    decision = decide(
-        steps,
-        registry,
-        name,
-        problem.decides,
-        candidates,
-        lambda ref: scored("valid", "champion", ref),
-    )
-    report = RetrainReport(
-        name=name,
-        ingest=data.ingested,
-        splits=data.splits,
-        vocabularies=data.vocabularies,
-        coverage=data.coverage,
-        variants=tuple(reports),
-        champion=decision.champion,
-        reason=decision.reason,
-        page=registry.page(name),
-        profile=data.profile,
-        steps=tuple(steps.states),
-    )
-    _show(report, decision, steps.root, registry.artifact_page(published[0][0], "profile.html"))
-    return report
+        _show(report, decision, steps.root, registry.artifact_page(published[0][0], "profile.html"))
+        return report
 
 
 @dataclass(frozen=True)
