@@ -505,10 +505,18 @@ def build_vocabulary(
     vocabulary: VocabularyConfig,
     subwords: TableRef | None = None,
 ) -> VocabularyRef:
-    """Count the words of the training split and choose those that get an id."""
+    """Count the words of the training split and choose those that get an id.
+
+    Of subwords all do: one that training holds only inside of longer ones may stand alone later.
+    """
     tables = Tables(root)
     words, counts = count_words(tables.batches(train, [column]), column)
-    chosen = Vocabulary.build(words, counts, vocabulary)
+    if subwords:
+        inside = sorted(set(read_subwords(tables, subwords).pieces) - set(words))
+        words, counts = [*words, *inside], np.append(counts, np.zeros(len(inside), np.int64))
+        chosen = Vocabulary(words)
+    else:
+        chosen = Vocabulary.build(words, counts, vocabulary)
     # Words come by falling count, then by code point: a vocabulary is always a head of them.
     assert chosen.words == tuple(words[: len(chosen.words)])
     coverage = chosen.coverage(words, counts)

@@ -57,6 +57,11 @@ class Subwords:
             )
         return cls(characters, map(tuple, learnt["merges"]))
 
+    @property
+    def pieces(self) -> list[str]:
+        """All different pieces, single characters first."""
+        return list(self._ids)[:-1]
+
     def __len__(self) -> int:
         """How many different pieces there are."""
         return len(self._ids) - 1

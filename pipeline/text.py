@@ -242,7 +242,8 @@ class TextConfig:
     - `user_words`: words to add to jieba's dictionary.
     - `normalisation`: the steps of `normalise`, in order.
     - `lowercase`: lower case, after normalisation.
-    - `subword_size`: how many subwords are learnt, single characters included.
+    - `subword_size`: how many subwords are learnt, single characters included; all get an id,
+      whatever the settings of the vocabulary say.
 
     Raises `InputError` for a value that cannot work.
     """

@@ -175,6 +175,14 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
     assert subwords == Subwords.train(written["train"], 1_000)
     assert max(len(piece) for row in written["train"] for piece in subwords.cut(row)) > 1
 
+    # Every piece has an id, also one that stands alone in no text of the training split.
+    known = prepare.read_vocabulary(tables, report.vocabularies[0])
+    assert set(subwords.pieces) <= set(known.words)
+    seen = set("".join(written["train"]))
+    for text_held_out in written["test"]:
+        for piece in subwords.cut(text_held_out):
+            assert piece in known or piece not in seen
+
     # The unit has no say in what is held out.
     characters = prepare.cut_and_divide(
         Steps(warehouse),
