@@ -25,6 +25,8 @@ Candidate = namedtuple("Candidate", "text score")
 
 
 class Predictor:
+    example = "a"
+
     @classmethod
     def from_checkpoint(cls, config, weights, vocabularies, device):
         self = cls()
