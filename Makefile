@@ -2,11 +2,12 @@
 # make test    style, import rules, types, tests
 # make lint    style, import rules, types
 # make format  rewrite the code in the house's style
-# make bench   every benchmark, one after the other
+# make bench   the benchmarks of speed, one after the other
 # make clean   remove the environment and the caches of tools, never the warehouse
 #
 # Each creates the environment first where it is absent or older than what it was made from.
 # Variables: PYTHON=python3.12 the interpreter that makes the environment; VENV=path where it lies;
+#            BENCHMARKS="chain ngram" which of benchmarks/, ngram and ablation need corpora of their own;
 #            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test;
 #            MARKED="network or not network" also the test that installs a registered version's
 #            requirements into a fresh environment, which takes minutes.
@@ -20,6 +21,7 @@ JOBS ?= auto
 TESTS ?=
 MARKED ?= not network
 INSTALL_FIRST ?=
+BENCHMARKS ?= segmentation ingest chain profile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -55,7 +57,7 @@ format: $(STAMP)
 	@$(BIN)/ruff format --quiet .
 
 bench: $(STAMP)
-	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+	@for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
