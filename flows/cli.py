@@ -73,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to_stderr()
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
-        return command(parsed)
+        code = command(parsed)
+        # A reader who has gone is met here, not when Python closes the stream.
+        sys.stdout.flush()
+        return code
     except (InputError, StorageError) as error:
         print(f"tidemill: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         return MISTAKE

@@ -1074,14 +1074,24 @@ def _try(packaged: Path, publication: Publication) -> None:
 
 
 def _save_pyfunc(**settings: Any) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_bytecode():
         # MLflow compares frames in a way that pandas 3 calls outdated; nothing we could change.
         warnings.simplefilter("ignore", DeprecationWarning)
         mlflow.pyfunc.save_model(**settings)
 
 
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Import without leaving ``__pycache__`` behind: a version stays as it was registered."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _load_pyfunc(directory: Path, device: str) -> PyFuncModel:
-    with _mlflow_globals:
+    with _mlflow_globals, _without_bytecode():
         model: PyFuncModel = mlflow.pyfunc.load_model(
             str(directory), model_config={"device": device}
         )
