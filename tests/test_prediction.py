@@ -50,22 +50,7 @@ def trained(problem: Problem, variant: str = "gru", epochs: int = 60) -> Predict
         rows = [Tokenizer(EN).tokenize(text) for text in TRANSLATIONS]
         vocabularies.append(Vocabulary(sorted({word for row in rows for word in row})))
         examples = Examples(inputs, Ragged.of([vocabularies[1].encode(row) for row in rows]))
-    fitted = fit(
-        problem,
-        config.variant,
-        config.network,
-        TrainingConfig(num_epochs=epochs, batch_size=8, learning_rate=0.02, patience=None),
-        examples,
-        examples,
-        [len(words) for words in vocabularies],
-        device=torch.device("cpu"),
-    )
-    names = ("vocabulary", "target_vocabulary")
-    return Predictor.from_checkpoint(
-        json.loads(json.dumps(config.to_dict())),
-        fitted.weights,
-        {name: words.to_json() for name, words in zip(names, vocabularies, strict=False)},
-    )
+    return fitted_predictor(config, examples, vocabularies, epochs)
 
 
 def test_next_words_come_with_their_probabilities() -> None:
@@ -212,13 +197,13 @@ def test_a_forecast_feeds_itself_back() -> None:
 
 
 def fitted_predictor(
-    config: ModelConfig, examples: Examples, vocabularies: list[Vocabulary]
+    config: ModelConfig, examples: Examples, vocabularies: list[Vocabulary], epochs: int = 60
 ) -> Predictor:
     fitted = fit(
         config.problem,
         config.variant,
         config.network,
-        TrainingConfig(num_epochs=60, batch_size=8, learning_rate=0.02, patience=None),
+        TrainingConfig(num_epochs=epochs, batch_size=8, learning_rate=0.02, patience=None),
         examples,
         examples,
         [len(words) for words in vocabularies],
