@@ -17,7 +17,8 @@ from pipeline.prediction import PREDICTORS
 from pipeline.problems import Problem
 from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
 from warehouse.examples import statistics_of
-from warehouse.registry import DatasetInfo, Publication, Registry, VersionInfo
+from warehouse.publication import DatasetInfo, Publication
+from warehouse.registry import Registry, VersionInfo
 from warehouse.tables import Tables
 
 MAX_P_VALUE = 0.05

@@ -35,14 +35,8 @@ from pipeline.text import TextConfig
 from pipeline.vocabulary import Vocabulary, VocabularyConfig
 from warehouse.checkpoints import Checkpoints
 from warehouse.errors import StorageError
-from warehouse.registry import (
-    REQUIREMENTS,
-    DatasetInfo,
-    Publication,
-    Registry,
-    VersionInfo,
-    pinned_requirements,
-)
+from warehouse.publication import REQUIREMENTS, DatasetInfo, Publication, pinned_requirements
+from warehouse.registry import Registry, VersionInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "输入法 next word"

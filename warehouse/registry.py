@@ -11,11 +11,7 @@ own. A version becomes visible in a single step, after everything it needs is in
 leaves before that step is removed by the next publication, what it leaves after it is completed.
 """
 
-import base64
 import fcntl
-import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import logging
 import math
@@ -27,12 +23,11 @@ import tempfile
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
@@ -59,11 +54,21 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.telemetry import set_telemetry_client
 from mlflow.types.schema import Array, ColSpec, DataType, Object, ParamSchema, ParamSpec, Property
 from mlflow.types.schema import Schema as ModelSchema
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from warehouse.checkpoints import checkpoint_digest, read_checkpoint
 from warehouse.errors import StorageError, remedy_of
+from warehouse.publication import (
+    DatasetInfo,
+    Publication,
+    fit_key,
+    fit_param,
+    group_of,
+    leaderboard_view,
+    pinned_requirements,
+    stage_package,
+)
 from warehouse.served_model import (
     CANDIDATES_COLUMN,
     INPUT_COLUMN,
@@ -75,14 +80,7 @@ CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
 DEFAULT_PAGES = "http://127.0.0.1:5000"
 
-# What a served version imports. Versions are pinned to those that the model was made with.
-REQUIREMENTS = ("mlflow-skinny", "torch", "numpy", "pandas", "jieba", "safetensors")
 
-_TYPES = {"string": str, "boolean": bool, "integer": int, "long": int, "double": float}
-_KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-_NAME = re.compile(r"[^/:\s][^/:]{0,200}")
-_VARIANT = re.compile(r"(?!v\d+$|latest$|champion$|previous_champion$)[a-z0-9_-]{1,100}")
-_UNFIT_KEY_CHARACTERS = re.compile(r"[^\w\-. :/]")
 _NO_ANSWER = re.compile(r"^API request to (https?://[^/\s]+).* failed with (?:exception|timeout)")
 _UNWRITABLE = {
     sqlite3.SQLITE_FULL,
@@ -92,7 +90,6 @@ _UNWRITABLE = {
     sqlite3.SQLITE_PERM,
 }
 _NOTE = "mlflow.note.content"
-_LONGEST_PARAM = 6000
 _LONGEST_TAG = 5000
 _METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 100
@@ -104,63 +101,6 @@ _WORKFLOW = "workflowType=machine_learning"
 _mlflow_globals = threading.RLock()
 
 T = TypeVar("T")
-
-
-class DatasetInfo(BaseModel, frozen=True):
-    """A dataset that a model was trained or scored on: who it is, and what a person asks of it."""
-
-    name: str
-    digest: str
-    context: Literal["train", "valid", "test"]
-    profile: dict[str, str | int | float] = {}
-    uri: str = ""
-
-
-class Publication(BaseModel, frozen=True):
-    """Everything that makes one version.
-
-    `key` names what is published: a second publication with the same key changes nothing.
-    `description` follows the headline on the version's page (markdown). `history` holds one entry
-    an epoch: {"epoch", "step", "timestamp_ms", "metrics": {"train/loss": ...}}. `scores` are final:
-    those under valid/ and test/ belong to the dataset of that context. `parameters` are what
-    predict takes: name -> (type, default), the type one of string, boolean, integer, double.
-    `ranked_by` names the score that orders the leaderboard; the first test score if empty.
-    `code` is the directory of the package that travels with the version; the importable package
-    `pipeline` if empty; `requirements` names the packages that this version needs beside those that
-    every version needs. `started_ms` is when the training began (milliseconds since 1970).
-    """
-
-    name: str
-    key: str
-    variant: str
-    problem: str
-    headline: str
-    description: str = ""
-    checkpoint: str
-    checkpoint_digest: str
-    params: dict[str, str | bool | int | float] = {}
-    history: list[dict[str, Any]] = []
-    scores: dict[str, float] = {}
-    datasets: list[DatasetInfo] = []
-    samples: list[dict[str, str]] = []
-    tables: dict[str, list[dict[str, str]]] = {}
-    tags: dict[str, str] = {}
-    examples: list[str]
-    parameters: dict[str, tuple[str, str | bool | int | float | None]] = {}
-    retraining: str = ""
-    ranked_by: str = ""
-    greater_is_better: bool = True
-    code: str = ""
-    requirements: tuple[str, ...] = ()
-    started_ms: int | None = None
-
-    @field_validator("parameters", mode="before")
-    @classmethod
-    def _name_types(cls, parameters: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[str, Any]]:
-        names = {str: "string", bool: "boolean", int: "integer", float: "double"}
-        return {
-            name: (names.get(kind, kind), default) for name, (kind, default) in parameters.items()
-        }
 
 
 class Version(BaseModel, frozen=True):
@@ -286,7 +226,7 @@ class Registry:
         Raises StorageError when a setting cannot be used, the checkpoint is not what its digest
         says, the packaged model does not answer, or the store refuses.
         """
-        _check(publication)
+        publication.check()
         with _sentence(f"{publication.name!r} could not be published"), self._lock():
             experiment = self._experiment(publication)
             version = self._find_version(publication.name, publication.key)
@@ -331,14 +271,14 @@ class Registry:
     def _make_version(self, experiment: Experiment, publication: Publication) -> ModelVersion:
         with tempfile.TemporaryDirectory(prefix="tidemill-") as neutral:
             staging = Path(neutral)
-            package = _stage(publication, staging)
+            package = stage_package(publication, staging)
             code = source_digest(package)
             run = self._start_run(experiment, publication, code)
             model = self._log_model(run, publication, staging, package)
-        finished_at = _last_timestamp(publication) or _now_ms()
+        finished_at = publication.last_timestamp or _now_ms()
         self._log_scores(run.info.run_id, model.model_id, publication, finished_at)
         self._client.set_terminated(
-            run.info.run_id, "FINISHED", end_time=_last_timestamp(publication)
+            run.info.run_id, "FINISHED", end_time=publication.last_timestamp
         )
         self._ensure_registered_model(experiment, publication)
         # MLflow's table of versions shows every tag in full height; the rest is on the run.
@@ -370,19 +310,19 @@ class Registry:
             "mlflow.user": "tidemill",
             "mlflow.source.name": f"retrain/{publication.name}",
             "mlflow.source.type": "JOB",
-            "scores": _scores_digest(publication),
-            _NOTE: _note(publication),
+            "scores": publication.scores_digest,
+            _NOTE: publication.note,
             **publication.tags,
         }
         run = self._client.create_run(
             experiment.experiment_id,
-            start_time=_first_timestamp(publication),
+            start_time=publication.first_timestamp,
             tags={key: value[:_LONGEST_TAG] for key, value in tags.items() if value},
             run_name=publication.variant,
         )
         run_id = run.info.run_id
         params = [
-            Param(_fit_key(name), _fit_param(value)) for name, value in publication.params.items()
+            Param(fit_key(name), fit_param(value)) for name, value in publication.params.items()
         ]
         for some_params in _batches(params, _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=some_params)
@@ -419,7 +359,7 @@ class Registry:
                 "variant": publication.variant,
                 _NOTE: publication.headline,
             },
-            params={_fit_key(k): _fit_param(v) for k, v in publication.params.items()},
+            params={fit_key(k): fit_param(v) for k, v in publication.params.items()},
             model_type=publication.problem,
         )
         packaged = staging / "model"
@@ -459,10 +399,10 @@ class Registry:
         for name, value in publication.scores.items():
             if not math.isfinite(value):
                 continue
-            dataset = datasets.get(_group(name))
+            dataset = datasets.get(group_of(name))
             metrics.append(
                 Metric(
-                    _fit_key(name),
+                    fit_key(name),
                     float(value),
                     timestamp,
                     0,
@@ -482,7 +422,7 @@ class Registry:
         """
         run_id = str(version.run_id)
         tags = self._run_tags(run_id)
-        digest = _scores_digest(publication)
+        digest = publication.scores_digest
         if tags.get("scores") == digest:
             return
         self._log_scores(run_id, _model_id(version), publication, _now_ms())
@@ -492,7 +432,7 @@ class Registry:
         for old, new in zip(written, (publication.headline, publication.description), strict=False):
             description = description.replace(old, new.strip(), 1)
         self._client.update_model_version(publication.name, str(version.version), description)
-        self._set_run_tag(run_id, _NOTE, _note(publication))
+        self._set_run_tag(run_id, _NOTE, publication.note)
         self._set_run_tag(run_id, "scores", digest)
 
     def _complete(
@@ -510,7 +450,7 @@ class Registry:
         ]
         if int(number) == max(same):
             self._set_alias(publication.name, publication.variant, int(number))
-        view = _leaderboard_view(publication)
+        view = leaderboard_view(publication)
         tag = f"mlflow.sharedViewState.{_VIEW}"
         if _view_state(experiment.tags.get(tag)) != view:
             now = _now_ms()
@@ -920,22 +860,6 @@ class Registry:
             self._client.delete_tag(run_id, key)
 
 
-def package_directory(publication: Publication) -> Path:
-    """Where the package lies that travels with a version."""
-    if publication.code:
-        return Path(publication.code)
-    spec = importlib.util.find_spec("pipeline")
-    if spec is None or not spec.submodule_search_locations:
-        raise StorageError("the package 'pipeline' is not installed; name its directory in `code`.")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def pinned_requirements(more: Sequence[str] = ()) -> list[str]:
-    """What a served version needs, pinned to what is installed here, without local labels."""
-    names = (*REQUIREMENTS, *more)
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
-
-
 def _configure_mlflow() -> None:
     """MLflow takes these settings from the environment alone; everything of ours is set here.
 
@@ -1000,60 +924,6 @@ def _database_complaint(error: sqlite3.Error) -> str:
         f"the registry's database is damaged ({said}); restore mlflow/mlflow.db of the warehouse "
         "from a backup, or move the folder mlflow away and retrain"
     )
-
-
-def _check(publication: Publication) -> None:
-    if not _NAME.fullmatch(publication.name):
-        raise StorageError(
-            f"a model cannot be named {publication.name!r}; leave out slashes and colons."
-        )
-    if not _KEY.fullmatch(publication.key):
-        raise StorageError(
-            f"the key {publication.key!r} cannot be used; "
-            "use letters, digits, dot, dash and underscore."
-        )
-    if not _VARIANT.fullmatch(publication.variant):
-        raise StorageError(
-            f"the variant {publication.variant!r} cannot be an alias; use lower case letters, "
-            "digits, dash and underscore, and not latest, champion or v1."
-        )
-    if not publication.examples:
-        raise StorageError("a version needs at least one example; give a text to predict from.")
-    for name, (kind, _) in publication.parameters.items():
-        if kind not in _TYPES:
-            raise StorageError(
-                f"the parameter {name!r} has the type {kind!r}; use one of {', '.join(_TYPES)}."
-            )
-    if publication.ranked_by and publication.ranked_by not in publication.scores:
-        raise StorageError(
-            f"there is no score {publication.ranked_by!r} to rank by; "
-            f"there are {', '.join(publication.scores) or 'none'}."
-        )
-
-
-def _stage(publication: Publication, staging: Path) -> Path:
-    """Lay out what travels with the version, under names that tell nothing of this machine."""
-    checkpoint = Path(publication.checkpoint)
-    content = read_checkpoint(checkpoint)
-    found = checkpoint_digest(content.config, content.weights, content.vocabularies)
-    if found != publication.checkpoint_digest:
-        raise StorageError(
-            f"checkpoint {checkpoint} does not have the digest {publication.checkpoint_digest!r} "
-            "that it is published under; run the training again."
-        )
-    shutil.copytree(checkpoint, staging / "checkpoint")
-    source = package_directory(publication)
-    package = staging / "pipeline"
-    for path in sorted(source.rglob("*.py")):
-        target = package / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    if not (package / "prediction.py").is_file():
-        raise StorageError(
-            f"the package {source} has no module prediction; give the directory of `pipeline`."
-        )
-    shutil.copyfile(Path(__file__).with_name("served_model.py"), staging / "served_model.py")
-    return package
 
 
 def _try(packaged: Path, publication: Publication) -> None:
@@ -1146,59 +1016,8 @@ def _description(
     return "\n\n".join(part for part in parts if part)
 
 
-def _note(publication: Publication) -> str:
-    return f"{publication.headline}\n\n{publication.description}".strip()
-
-
-def _scores_digest(publication: Publication) -> str:
-    shown = json.dumps(
-        [publication.scores, publication.samples, publication.tables, _note(publication)]
-    )
-    return hashlib.sha256(shown.encode()).hexdigest()[:32]
-
-
 def _leaderboard_link(experiment: Experiment) -> str:
     return f"#/experiments/{experiment.experiment_id}/runs?{_WORKFLOW}&viewStateShareKey={_VIEW}"
-
-
-def _leaderboard_view(publication: Publication) -> str:
-    """A saved view of the table of runs: scores as columns, the best on top.
-
-    MLflow keeps shared views as experiment tags in this form; it does not document it.
-    """
-    scores = sorted(publication.scores, key=lambda name: (_group(name) != "test", name))
-    ranked_by = publication.ranked_by or next(iter(scores), "")
-    names = [ranked_by, *(name for name in scores if name != ranked_by)] if scores else []
-    metrics = [f"metrics.`{_fit_key(name)}`" for name in names]
-    # `1` is the check box, `runDateAndNestInfo` the column Created.
-    facts = ["1", "attributes.`Run Name`", "runDateAndNestInfo", "duration", "attributes.`Models`"]
-    tags = ["tags.`version`", "tags.`champion`"]
-    state = {
-        "searchFilter": "",
-        "orderByKey": metrics[0] if metrics else "attributes.start_time",
-        "orderByAsc": bool(metrics) and not publication.greater_is_better,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": ["attributes.`Models`", *tags, *metrics],
-        "columnOrder": [*facts, *tags, *metrics],
-        "columnWidths": {name: max(110, 7 * len(name) - 20) for name in metrics},
-        "runsHiddenMode": "FIRST_10_RUNS",
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": False,
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "groupBy": None,
-        "groupsExpanded": {},
-        "globalLineChartConfig": {
-            "xAxisKey": "step",
-            "lineSmoothness": 0,
-            "selectedXAxisMetricKey": "",
-        },
-    }
-    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
 
 
 def _view_state(tag: str | None) -> str | None:
@@ -1211,10 +1030,10 @@ def _history_metrics(publication: Publication) -> list[Metric]:
     Where final scores bear the same first word, a curve goes under `epoch/`: MLflow would otherwise
     take the last epoch for the final score, and draw both in one chart.
     """
-    final = {_group(name) for name in publication.scores}
+    final = {group_of(name) for name in publication.scores}
     return [
         Metric(
-            _fit_key(f"epoch/{name}" if _group(name) in final else name),
+            fit_key(f"epoch/{name}" if group_of(name) in final else name),
             float(value),
             int(entry["timestamp_ms"]),
             int(entry["epoch"]),
@@ -1223,17 +1042,6 @@ def _history_metrics(publication: Publication) -> list[Metric]:
         for name, value in entry["metrics"].items()
         if math.isfinite(value)
     ]
-
-
-def _first_timestamp(publication: Publication) -> int | None:
-    times = [int(entry["timestamp_ms"]) for entry in publication.history]
-    if publication.started_ms is not None:
-        times.append(publication.started_ms)
-    return min(times, default=None)
-
-
-def _last_timestamp(publication: Publication) -> int | None:
-    return max((int(entry["timestamp_ms"]) for entry in publication.history), default=None)
 
 
 def _dataset_input(info: DatasetInfo) -> DatasetInput:
@@ -1290,22 +1098,8 @@ def _label(info: VersionInfo) -> str:
     return f"{info.name!r} version {info.version}"
 
 
-def _group(name: str) -> str:
-    return name.partition("/")[0]
-
-
 def _short(digest: str) -> str:
     return digest[:12]
-
-
-def _fit_key(name: str) -> str:
-    return _UNFIT_KEY_CHARACTERS.sub("_", name)[:250]
-
-
-def _fit_param(value: str | bool | int | float) -> str:
-    text = str(value)
-    mark = " … (cut)"
-    return text if len(text) <= _LONGEST_PARAM else text[: _LONGEST_PARAM - len(mark)] + mark
 
 
 def _one_line(text: str) -> str:
