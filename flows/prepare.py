@@ -33,6 +33,7 @@ from pipeline.splits import (
     divide_pairs,
     divide_texts,
     pair_documents,
+    rehearsed,
     reply_pairs,
     text_documents,
     text_keys,
@@ -139,6 +140,15 @@ class CoverageReport(BaseModel, frozen=True):
     num_words: int
     unknown_rates: dict[str, float]
     coverage_by_size: list[SizeCoverage]
+
+
+class RehearsalReport(BaseModel, frozen=True):
+    """Ids of a training split without a part of what the model knows already; rows of each."""
+
+    ids: TableRef
+    num_new: int
+    num_known: int
+    num_rehearsed: int
 
 
 def texts_of(
@@ -609,6 +619,57 @@ def encode(
         return tables.write([labelled_ids(table, columns, known)])
     spelling = spelling_beyond(tables, vocabularies[-1], known[-1])
     return tables.write([encoded_rows(table, columns, known, spelling, Tokenizer(texts[-1]))])
+
+
+def leave_out_known(
+    steps: Steps,
+    cut: Cut,
+    ids: TableRef,
+    shards: Sequence[TableRef],
+    kind: str,
+    columns: Sequence[str],
+    texts: Sequence[TextConfig],
+    splits: SplitsConfig,
+    share: float,
+    seed: int,
+) -> RehearsalReport:
+    """The training split's ids with a share alone of the rows that a model learnt from ``shards``.
+
+    They are divided again as they were then, which is cached: a row that was held out is new.
+    """
+    root = str(steps.root)
+    tokens = tokens_of(steps, shards, kind, columns, texts)
+    before: SplitRefs = steps.run(
+        divide, label="before", root=root, shards=tokens, kind=kind, columns=columns, splits=splits
+    )
+    report: RehearsalReport = steps.run(
+        rehearse,
+        root=root,
+        rows=cut.splits.train,
+        ids=ids,
+        known=before.train,
+        share=share,
+        seed=seed,
+    )
+    return report
+
+
+@cached_task()
+def rehearse(
+    root: str, rows: TableRef, ids: TableRef, known: TableRef, share: float, seed: int
+) -> RehearsalReport:
+    """Take rows out of ``ids`` whose group is among the ``known`` ones, all but a share of them."""
+    tables = Tables(root)
+    groups, before = (
+        tables.read(ref, ["group"]).column("group").to_pylist() for ref in (rows, known)
+    )
+    old, learnt = rehearsed(groups, set(before), share, seed)
+    return RehearsalReport(
+        ids=tables.write([tables.read(ids).take(np.flatnonzero(learnt))]),
+        num_new=int((~old).sum()),
+        num_known=int(old.sum()),
+        num_rehearsed=int((old & learnt).sum()),
+    )
 
 
 def labelled_ids(rows: Any, columns: Sequence[str], vocabularies: Sequence[Vocabulary]) -> Any:

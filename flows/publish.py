@@ -92,6 +92,7 @@ def publication_of(
     usable: UsableRows,
     vocabularies: Sequence[VocabularyRef],
     coverage: Sequence[CoverageReport],
+    goes_on_from: str,
     retraining: str,
 ) -> Publication:
     """Everything that the registry shows of a trained variant."""
@@ -123,6 +124,7 @@ def publication_of(
             f"{fitted.tokens_per_second:,.0f} tokens/s, ended by {fitted.stopped}"
         ),
     ]
+    lines += [f"- {goes_on_from}"] if goes_on_from else []
     lines += [_coverage_line(each) for each in coverage]
     lines += [f"- {metric}: `{text}`" for metric, text in scores["test"].signatures.items()]
     return Publication(

@@ -42,11 +42,13 @@ from flows.learn import (
 from flows.learning_curves import show_learning_curves
 from flows.prepare import (
     CoverageReport,
+    RehearsalReport,
     SplitRefs,
     VocabularyRef,
     cut_and_divide,
     divide_series,
     encode,
+    leave_out_known,
     measure_coverage,
     texts_of,
 )
@@ -143,6 +145,7 @@ def retrain(
     snapshot: str | None = None,
     vectors: str | None = None,
     extend_from: str | None = None,
+    rehearsal: float = 1.0,
     device: str = "auto",
     resume: str = "auto",
     save_every_steps: int | None = None,
@@ -171,6 +174,8 @@ def retrain(
             are read; network.embedding says whether they are tuned (learned) or frozen.
         extend_from: champion, or a version's number, to go on learning from: its words keep their
             ids and weights, and what is new comes behind them.
+        rehearsal: with extend_from, the share of the rows which that version learnt from that is
+            learnt again beside what is new: 1 all of them, 0 none.
         device: auto, cpu or cuda.
         resume: auto goes on with a training that was cut off, never starts it anew.
         save_every_steps: optimizer steps between kept states, beside one every minute.
@@ -192,6 +197,7 @@ def retrain(
         check_settings(problem, variant, network, regularisation)
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
+    _check_rehearsal(problem, rehearsal, extend_from)
     if vectors and extend_from:
         raise InputError("what is extended has its own word vectors: leave out vectors")
     word_vectors = find_vectors(vectors) if vectors else None
@@ -221,6 +227,8 @@ def retrain(
             texts,
             vocabulary,
             start,
+            rehearsal,
+            training.seed,
         )
 
         aligned: TableRef | None = None
@@ -269,7 +277,7 @@ def retrain(
                         train_ids=data.ids["train"],
                         valid_ids=data.ids["valid"],
                         vectors=aligned,
-                        start=start,
+                        start=start.checkpoint if start else None,
                         device=device,
                         resume=resume,
                         save_every_steps=save_every_steps,
@@ -298,6 +306,7 @@ def retrain(
                 usable=data.usable,
                 vocabularies=data.vocabularies,
                 coverage=data.coverage,
+                goes_on_from=_learnt_on(start, data.rehearsal) if start else "",
                 retraining=f"{began:%Y-%m-%d %H:%M} UTC",
             )
             version = registry.publish(publication)
@@ -363,6 +372,16 @@ class Prepared:
     usable: UsableRows
     profile: ProfileRef
     coverage: tuple[CoverageReport, ...] = ()
+    rehearsal: RehearsalReport | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """The version to go on learning from."""
+
+    version: int
+    snapshot: str
+    checkpoint: CheckpointRef
 
 
 def _prepare(
@@ -373,7 +392,9 @@ def _prepare(
     splits: SplitsConfig,
     texts: tuple[TextConfig, ...],
     vocabulary: VocabularyConfig,
-    start: CheckpointRef | None,
+    start: Start | None,
+    rehearsal: float,
+    seed: int,
 ) -> Prepared:
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
     root = str(steps.root)
@@ -385,7 +406,10 @@ def _prepare(
         profile = profile_series(steps, ingested, divided)
         return Prepared(ingested, divided, (), (), divided.tables, usable, profile)
     columns = problem.columns
-    cut = cut_and_divide(steps, ingested.shards, kind, columns, texts, splits, vocabulary, start)
+    checkpoint = start.checkpoint if start else None
+    cut = cut_and_divide(
+        steps, ingested.shards, kind, columns, texts, splits, vocabulary, checkpoint
+    )
     ids: dict[str, TableRef] = {
         split: steps.run(
             encode,
@@ -398,6 +422,22 @@ def _prepare(
         )
         for split, rows in cut.splits.tables.items()
     }
+    rehearsed: RehearsalReport | None = None
+    if start and rehearsal < 1:
+        before = ingested_snapshot(steps, ingested.snapshot.name, start.snapshot)
+        rehearsed = leave_out_known(
+            steps,
+            cut,
+            ids["train"],
+            before.shards,
+            kind,
+            columns,
+            texts,
+            splits,
+            rehearsal,
+            seed,
+        )
+        ids["train"] = rehearsed.ids
     usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
     coverage = tuple(
         steps.run(
@@ -411,7 +451,17 @@ def _prepare(
         for column, known in zip(columns, cut.vocabularies, strict=True)
     )
     profile = profile_snapshot(steps, ingested, kind, columns, texts, cut)
-    return Prepared(ingested, cut.splits, columns, cut.vocabularies, ids, usable, profile, coverage)
+    return Prepared(
+        ingested,
+        cut.splits,
+        columns,
+        cut.vocabularies,
+        ids,
+        usable,
+        profile,
+        coverage,
+        rehearsed,
+    )
 
 
 def _extended(
@@ -423,8 +473,8 @@ def _extended(
     variants: Sequence[Variant | Baseline],
     network: NetworkConfig,
     texts: tuple[TextConfig, ...],
-) -> CheckpointRef:
-    """The checkpoint of the version to go on learning from.
+) -> Start:
+    """The version to go on learning from.
 
     Raises:
         InputError: there is no such version, or what shall be trained is another model.
@@ -450,7 +500,35 @@ def _extended(
                     f"version {version.version} of {name} cannot be extended: its {part} is "
                     f"{then}, and {here} is asked for"
                 )
-    return checkpoint
+    return Start(version.version, version.tags["snapshot"], checkpoint)
+
+
+def _learnt_on(start: Start, rehearsal: RehearsalReport | None) -> str:
+    """What a version that goes on from another one has learnt, in a line of its page."""
+    line = f"goes on from version {start.version}"
+    if rehearsal is None:
+        return line
+    return (
+        f"{line}, with {rehearsal.num_new} new training rows and {rehearsal.num_rehearsed} of the "
+        f"{rehearsal.num_known} that it had learnt"
+    )
+
+
+def _check_rehearsal(problem: AnyProblem, rehearsal: float, extend_from: str | None) -> None:
+    """Refuse a share of known rows where there are none, or that is no share.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if not 0 <= rehearsal <= 1:
+        raise InputError(f"rehearsal is {rehearsal}: it must be from 0 (none) to 1 (all)")
+    if rehearsal < 1 and not extend_from:
+        raise InputError(
+            "rehearsal is a share of what a version has learnt already: set extend_from, or leave "
+            "rehearsal at 1"
+        )
+    if isinstance(problem, Forecasting) and rehearsal < 1:
+        raise InputError("a series is learnt as a whole: leave rehearsal at 1")
 
 
 def _check_resume(resume: str, save_every_steps: int | None) -> None:

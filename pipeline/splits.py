@@ -7,6 +7,7 @@ Shape letters: ``N`` rows, ``D`` documents.
 """
 
 import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -156,6 +157,26 @@ def divide_in_order(num_rows: int, config: SplitsConfig) -> Division:
     valid = test - round(num_rows * config.valid)
     train, valid_rows, test_rows = np.split(np.arange(num_rows), [valid, test])
     return Division({"train": train, "valid": valid_rows, "test": test_rows})
+
+
+def rehearsed(
+    groups: Sequence[str], known: Collection[str], share: float, seed: int
+) -> tuple[Mask, Mask]:
+    """Which rows a model has learnt already, and which rows it shall learn now: ``[N]`` each.
+
+    What is new is learnt; of what is ``known`` a share is learnt again, whole groups drawn by a
+    hash that begins with ``seed``: a network that sees only what is new forgets the rest
+    (rehearsal; Robins 1995).
+    """
+    bound = int(share * 2**64)
+    drawn = {
+        group: int.from_bytes(hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest())
+        < bound
+        for group in dict.fromkeys(groups)
+        if group in known
+    }
+    old = np.array([group in drawn for group in groups], bool)
+    return old, np.array([drawn.get(group, True) for group in groups], bool)
 
 
 def reply_pairs(

@@ -1,6 +1,7 @@
 """The tasks from records to ids."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,31 @@ def test_a_model_goes_on_learning_with_every_word_where_it_was(
     before, after = (checkpoint_of(warehouse, each).weights for each in (first, second))
     assert after["embedding.weight"].shape[0] == 250
     assert (after["embedding.weight"][:200] - before["embedding.weight"]).abs().max() < 1e-6
+
+    # Of what the first run learnt, none or a part is learnt again; what was held out stays so.
+    counts = {}
+    for share in (0.0, 0.5):
+        again = retrained(
+            inbox,
+            warehouse,
+            vocabulary=VocabularyConfig(max_size=250),
+            extend_from="1",
+            rehearsal=share,
+        )
+        version = Registry(warehouse).versions("words")[0]
+        line = next(one for one in version.description.splitlines() if "goes on from" in one)
+        assert line.startswith("- goes on from version 1, with ")
+        counts[share] = [int(number) for number in re.findall(r"\d+", line)[1:]]
+        num_new, num_rehearsed, num_known = counts[share]
+        assert num_known == first.splits.train.num_rows
+        assert num_new == again.splits.train.num_rows - num_known
+        assert version.metrics["data/train_rows"] == num_new + num_rehearsed
+        assert again.splits == second.splits
+    assert counts[0.0][1] == 0 < counts[0.5][1] < counts[0.5][2]
+    with pytest.raises(InputError, match="set extend_from"):
+        retrained(inbox, warehouse, rehearsal=0.5)
+    with pytest.raises(InputError, match="from 0"):
+        retrained(inbox, warehouse, extend_from="champion", rehearsal=1.5)
 
     with pytest.raises(InputError, match=r"no version 7 to extend \(its versions are 1"):
         retrained(inbox, warehouse, extend_from="7")

@@ -16,6 +16,7 @@ from pipeline.splits import (
     divide_pairs,
     divide_texts,
     pair_documents,
+    rehearsed,
     reply_pairs,
     text_documents,
     text_keys,
@@ -256,3 +257,19 @@ def test_data_that_repeats_itself_is_refused_in_one_sentence() -> None:
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
         SplitsConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_new_is_learnt_and_a_share_of_what_is_known() -> None:
+    groups = [f"g{row // 2}" for row in range(4000)]
+    known = set(groups[:2000])
+    old, learnt = rehearsed(groups, known, 0.2, seed=1)
+    assert old[:2000].all() and not old[2000:].any()
+    assert learnt[2000:].all()
+    # Whole groups, about so many of them, and others with another seed.
+    assert (learnt[0:2000:2] == learnt[1:2000:2]).all()
+    assert 0.16 < learnt[:2000].mean() < 0.24
+    assert (rehearsed(groups, known, 0.2, seed=2)[1] != learnt).any()
+    # What a smaller share draws, a larger one draws too.
+    assert rehearsed(groups, known, 0.5, seed=1)[1][learnt].all()
+    assert rehearsed(groups, known, 1.0, seed=1)[1].all()
+    assert not rehearsed(groups, known, 0.0, seed=1)[1][:2000].any()
