@@ -30,7 +30,15 @@ Plot = Callable[[Axes, Write], None]
 """Draws on axes; every text from data goes through the function that it is given."""
 
 BLUE, ORANGE, GREY, PALE, INK = "#2563a8", "#c2570c", "#6b7280", "#e5e7eb", "#1f2933"
-COLOURS = (BLUE, ORANGE, "#2e7d4f", "#8b3f8f", "#b8860b", "#0e7c86", "#a33b3b", GREY)
+COLOURS = (
+    *(BLUE, ORANGE, "#2e7d4f", "#8b3f8f", "#b8860b", "#0e7c86", "#a33b3b", GREY),
+    *("#e06aa4", "#7a9a01", "#4b3b8f", "#7fb2e5"),
+)
+
+_MANY_LINES = 6
+"""From so many lines on their names stand beside the plot, where they hide nothing."""
+_MANY_POINTS = 30
+"""From so many points on a line shows no single ones."""
 
 LATIN_FONT = "DejaVu Sans"
 """It comes with matplotlib, so it is always there."""
@@ -189,6 +197,10 @@ def _place(
     labels = max((_width_of(text) for text in ticks), default=0.0)
     around_left = 0.14 + labels + (0.24 if axes.get_ylabel() else 0.0)
     around_bottom, around_top, around_right = 0.52, 0.3, 0.16
+    legend = axes.get_legend()
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
+    if len(names) >= _MANY_LINES:
+        around_right += 0.45 + 0.8 * max(map(_width_of, names))
     inner_width = width - around_left - around_right
     inner_height = height - around_bottom - around_top
     whole = figure.get_size_inches()
@@ -351,7 +363,7 @@ def curves(
         lines: name -> points; one line needs no name.
         share: the upright axis shows shares, from 0 to 100 %.
         mark: a place on the level axis, and what it is.
-        markers: show the points.
+        markers: show the points, unless they are many.
         dashed: further points of lines that have a name in ``lines``, in the same colour.
     """
 
@@ -363,9 +375,9 @@ def curves(
         axes.margins(x=0.02)
         for place, (name, points) in enumerate(lines.items()):
             colour = COLOURS[place % len(COLOURS)]
-            marker = "o" if markers else None
             for some, style in ((points, "-"), ((dashed or {}).get(name, ()), (0, (3, 2)))):
                 if some:
+                    marker = "o" if markers and len(some) < _MANY_POINTS else None
                     axes.plot(
                         *zip(*some, strict=True),
                         color=colour,
@@ -397,7 +409,10 @@ def curves(
                 color=ORANGE,
             )
         if len(lines) > 1 and any(lines.values()):
-            axes.legend(fontsize=7.5)
+            if len(lines) >= _MANY_LINES:
+                axes.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+            else:
+                axes.legend(fontsize=7.5)
 
     return plot
 
