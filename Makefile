@@ -21,7 +21,7 @@ JOBS ?= auto
 TESTS ?=
 MARKED ?= not network
 INSTALL_FIRST ?=
-BENCHMARKS ?= segmentation ingest chain profile
+BENCHMARKS ?= segmentation ingest chain data_profile
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -1,6 +1,6 @@
 """What the profile of a snapshot costs beside reading and cutting it, in CPU seconds.
 
-python benchmarks/profile.py [dialogues.jsonl]
+python benchmarks/data_profile.py [dialogues.jsonl]
 """
 
 import argparse
