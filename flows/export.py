@@ -69,9 +69,9 @@ def export(
     if not rows and precision != "fp32":
         raise InputError(
             f"the validation rows of version {version.version} of {version.name} are not in "
-            f"{root}, and without them nobody knows what {precision} costs: make them again with tidemill "
-            f"retrain {version.name} --snapshot {version.tags.get('snapshot', '')[:12]}, or export "
-            f"with --precision fp32"
+            f"{root}, and without them nobody knows what {precision} costs: make them again with "
+            f"tidemill retrain {version.name} --snapshot {version.tags.get('snapshot', '')[:12]}, "
+            f"or export with --precision fp32"
         )
     problem, text = predictor.config.problem, found.config["text"]
     window = problem.window if isinstance(problem, NextWordProblem) else None
