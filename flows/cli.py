@@ -340,6 +340,40 @@ def _parser() -> argparse.ArgumentParser:
     of_warehouse(predict)
     as_json(predict)
 
+    type_ = command(
+        "type",
+        _type,
+        "the likeliest next words as you type, line by line from stdin",
+        "; an empty line begins a new text, /undo takes the last word back, Ctrl-D ends",
+    )
+    of_model(type_)
+    type_.add_argument("--version", type=int, metavar="NUMBER", help="default: the champion")
+    type_.add_argument("--top", type=int, default=5, help="words to suggest (default: 5)")
+    of_warehouse(type_)
+    type_.add_argument(
+        "--json", action="store_true", help="print a JSON object a line, nothing else, on stdout"
+    )
+
+    export = command(
+        "export",
+        _export,
+        "a next-word model as a folder that needs onnxruntime and numpy alone",
+        ": a graph of one step, a vocabulary and a small client",
+    )
+    of_model(export)
+    export.add_argument(
+        "folder", metavar="DIR", type=Path, help="the folder to make; an older export is replaced"
+    )
+    export.add_argument("--version", type=int, metavar="NUMBER", help="default: the champion")
+    export.add_argument(
+        "--precision",
+        default="int8",
+        help="int8 is small and fast and is compared with the model first, fp32 is exact "
+        "(default: int8)",
+    )
+    of_warehouse(export)
+    as_json(export)
+
     search = command("search", _search, "one text by greedy, beam and exhaustive search")
     of_model(search)
     search.add_argument("text", metavar="TEXT", help="a text to continue, translate or answer")
@@ -717,6 +751,54 @@ def _predict(parsed: argparse.Namespace) -> int:
     return OK
 
 
+def _type(parsed: argparse.Namespace) -> int:
+    from flows.typing_aid import open_session, suggestions
+
+    registry = _registry(parsed)
+    session = open_session(registry, registry.find(parsed.name, parsed.version))
+    session.suggest(parsed.top)  # nobody who types waits for what the first answer loads
+    prompt = "> " if sys.stdin.isatty() else ""
+    try:
+        print(prompt, end="", file=sys.stderr, flush=True)  # noqa: T201
+        for each in suggestions(session, sys.stdin.buffer, parsed.top):
+            if parsed.json:
+                line = json.dumps(_finite(each.to_dict()), ensure_ascii=False, allow_nan=False)
+                print(_printable_json(line), flush=True)  # noqa: T201
+            else:
+                _say("  ".join(f"{one.text} {one.score:.3f}" for one in each.candidates))
+                sys.stdout.flush()
+            print(prompt, end="", file=sys.stderr, flush=True)  # noqa: T201
+    except KeyboardInterrupt:
+        pass  # that is how one stops typing
+    if prompt:
+        print(file=sys.stderr)  # noqa: T201
+    return OK
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from flows.export import export
+
+    registry = _registry(parsed)
+    version = registry.find(parsed.name, parsed.version)
+    root = warehouse_root(parsed.warehouse)
+    report = export(root, registry, version, parsed.folder, parsed.precision)
+    if parsed.json:
+        _print_json(report.model_dump(mode="json"))
+        return OK
+    _say(
+        f"version {report.version} ({report.variant}) of {parsed.name} is in {report.folder}: "
+        f"{report.precision}, {report.num_bytes:,} bytes"
+    )
+    if report.overlap is None:
+        _say("its validation rows are gone: nothing was compared")
+    else:
+        _say(
+            f"of the model's ten likeliest words it offers {report.overlap:.2%}, after "
+            f"{report.num_words:,} words of validation"
+        )
+    return OK
+
+
 def _search(parsed: argparse.Namespace) -> int:
     from flows.predict import search_texts
 
@@ -859,8 +941,11 @@ def _say(text: str) -> None:
 
 def _print_json(value: Any) -> None:
     text = json.dumps(_finite(value), ensure_ascii=False, indent=2, allow_nan=False)
-    shown = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-    print(shown)  # noqa: T201
+    print(_printable_json(text))  # noqa: T201
+
+
+def _printable_json(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _finite(value: Any) -> Any:

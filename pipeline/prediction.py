@@ -26,6 +26,7 @@ from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
 from .search import Hypothesis, NoMemory, beam, greedy, sample
 from .series import read_numbers
+from .session import Session, StreamSession, WindowSession
 from .subwords import Subwords
 from .text import TextConfig, Tokenizer
 from .training import resolve_device
@@ -182,6 +183,17 @@ class Predictor(ABC):
             answers += self.answer_texts(texts[start : start + BATCH_ROWS], **chosen)
         return answers
 
+    def session(self) -> Session:
+        """A text as somebody types it, with the likeliest next words at any moment.
+
+        Raises:
+            InputError: where the model predicts no next word.
+        """
+        raise InputError(
+            f"{self.config.problem.name} predicts no next word as you type: next_word and "
+            f"language_model do"
+        )
+
     def answer_texts(self, texts: Sequence[str], **parameters: Any) -> list[list[Candidate]]:
         """Answers to texts that fit one batch, with every parameter given."""
         return self.answer(self.encoded(self.tokenized(texts)), **parameters)
@@ -193,6 +205,17 @@ class Predictor(ABC):
     def encoded(self, tokens: Sequence[Sequence[str]]) -> Ragged:
         """Their ids."""
         return Ragged.of([self.vocabularies[0].encode(row) for row in tokens])
+
+    def next_words(self, log_probabilities: Tensor, top: int) -> list[list[Candidate]]:
+        """The likeliest words of each row of ``log_probabilities [B, V]``, the best first."""
+        # A special is no word that could be offered.
+        words_only = log_probabilities[:, len(SPECIALS) :].exp()
+        best = words_only.topk(min(top, words_only.shape[1]), dim=1)
+        words = self.vocabularies[-1].words
+        return [
+            [Candidate(words[index], share) for index, share in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     @abstractmethod
     def answer(self, ids: Ragged, **parameters: Any) -> list[list[Candidate]]:
@@ -212,20 +235,12 @@ class NextWordPredictor(Predictor):
         for row, words in enumerate(ids):
             tail = words[-window:]
             columns[window - len(tail) :, row] = tail
-        logits = self.model.log_probabilities(torch.from_numpy(columns).to(self.device))
-        # A special is no word that could be offered.
-        words_only = logits[:, len(SPECIALS) :].exp()
-        best = words_only.topk(min(top, words_only.shape[1]), dim=1)
-        vocabulary = self.vocabularies[0]
-        return [
-            [
-                Candidate(vocabulary.words[index], probability)
-                for index, probability in zip(indices, probabilities, strict=True)
-            ]
-            for indices, probabilities in zip(
-                best.indices.tolist(), best.values.tolist(), strict=True
-            )
-        ]
+        return self.next_words(
+            self.model.log_probabilities(torch.from_numpy(columns).to(self.device)), top
+        )
+
+    def session(self) -> Session:
+        return WindowSession(self)
 
 
 class ContinuationPredictor(Predictor):
@@ -280,6 +295,9 @@ class ContinuationPredictor(Predictor):
         """
         prompt = torch.tensor([EOS, *ids[0].tolist()], device=self.device)
         return NoMemory(), self.model.read(prompt[:-1, None]), prompt[-1:]
+
+    def session(self) -> Session:
+        return StreamSession(self)
 
     def text_of(self, words: Sequence[int]) -> str:
         """The text of ids that were found by search."""

@@ -622,6 +622,17 @@ class Registry:
         with _sentence(f"{name!r} could not be found"):
             return self._info(name, self._resolve(name, version, None))
 
+    def dataset_uri(self, info: VersionInfo, context: str) -> str:
+        """Where the split of a context (train, valid, test) lies, as it was published with a
+        version; empty where none was.
+        """
+        with _sentence(f"the data of {_label(info)} cannot be found"):
+            inputs = self._client.get_run(info.run_id).inputs
+        for one in inputs.dataset_inputs if inputs else ():
+            if context in (tag.value for tag in one.tags):
+                return str(json.loads(one.dataset.source)["uri"])
+        return ""
+
     def _resolve(self, name: str, version: int | None, variant: str | None) -> int:
         if version is not None:
             return int(version)

@@ -72,6 +72,15 @@ class ServedModel(PythonModel):
             }
         )
 
+    def session(self) -> Any:
+        """A text as somebody types it: words go in, the likeliest next ones come out.
+
+        For programs in the same process: ``mlflow.pyfunc.load_model("models:/NAME@champion")
+        .unwrap_python_model().session()``, then ``feed``, ``suggest``, ``undo`` and ``reset``.
+        Raises ValueError where the model predicts no next word.
+        """
+        return self._predictor.session()
+
 
 def source_digest(package: Path) -> str:
     """64 hexadecimal digits over the names and bytes of a package's Python files."""
