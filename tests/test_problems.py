@@ -27,7 +27,6 @@ from pipeline.problems.problem import (
     Examples,
     TokenModel,
     score_tokens,
-    summed_cross_entropy,
     word_embedding,
 )
 from pipeline.problems.seq2seq import EncoderDecoder
@@ -454,24 +453,6 @@ def test_equally_likely_words_share_their_places() -> None:
     problem = NextWord(window=1)
     scored = score_tokens(problem, model, examples_of([[5]], problem), 9, CPU)
     assert scored.ranks.tolist() == [(VOCABULARY - 4) // 2]
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_the_fused_loss_is_the_plain_one(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fused:
-        monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
-    torch.manual_seed(0)
-    output = torch.nn.Linear(5, 50)
-    features = torch.randn(600, 5, requires_grad=True)
-    targets = torch.randint(0, 50, (600,))
-    loss = summed_cross_entropy(features, output, targets)
-    plain = torch.nn.functional.cross_entropy(
-        output(features), targets, ignore_index=PAD, reduction="sum"
-    )
-    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
-    ours = torch.autograd.grad(loss, [features, output.weight, output.bias])
-    theirs = torch.autograd.grad(plain, [features, output.weight, output.bias])
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_the_reason_is_given_for_feeding_what_no_attention_made() -> None:

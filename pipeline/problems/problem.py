@@ -24,12 +24,9 @@ from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, Penalties, RegularisationConfig, Regularised
+from ..softmax import CHUNK_ROWS, summed_cross_entropy
 from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
-
-CHUNK_ROWS = 256
-"""Rows whose logits exist at once: 256 measured best on CPU at ``V`` = 10,000."""
-
 
 UNRANKED = 2**31 - 1
 """The rank of a word that is on no list."""
@@ -336,32 +333,6 @@ class Problem(ABC):
         """Batches in which every target of the split comes exactly once."""
 
 
-def summed_cross_entropy(features: Tensor, output: nn.Linear, targets: Tensor) -> Tensor:
-    """Cross-entropy of ``features [N, F]`` against ``targets [N]``, summed, in nats; PAD is free.
-
-    Where torch has the fused form, logits never exist whole: memory falls from ``N x V`` to
-    ``CHUNK_ROWS x V``, and a training step is up to 1.4 times as fast on CPU. Older versions of
-    torch hold them whole while training.
-    """
-    fused = getattr(functional, "linear_cross_entropy", None)
-    if not torch.is_grad_enabled():
-        parts = zip(features.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
-        return torch.stack([_cross_entropy(output(rows), goals) for rows, goals in parts]).sum()
-    if fused is None:
-        return _cross_entropy(output(features), targets)
-    options = nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK_ROWS, chunking_method=None)
-    loss: Tensor = fused(
-        features,
-        output.weight,
-        targets,
-        linear_bias=output.bias,
-        reduction="sum",
-        ignore_index=PAD,
-        options=options,
-    )
-    return loss
-
-
 def summed_advantage(features: Tensor, output: nn.Linear, targets: Tensor) -> Tensor:
     """How far each target's logit stands above the mean logit of its row, summed; PAD is free.
 
@@ -369,14 +340,12 @@ def summed_advantage(features: Tensor, output: nn.Linear, targets: Tensor) -> Te
     so label smoothing needs no logits beside the target's, ``w_t . f + b_t``.
     """
     real = (targets != PAD)[:, None]
-    chosen = (functional.embedding(targets, output.weight) * features * real).sum()
-    mean = ((features @ output.weight.mean(0))[:, None] * real).sum()
-    biases = ((output.bias[targets] - output.bias.mean())[:, None] * real).sum()
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(output.weight.dtype)
+        chosen = (functional.embedding(targets, output.weight) * features * real).sum()
+        mean = ((features @ output.weight.mean(0))[:, None] * real).sum()
+        biases = ((output.bias[targets] - output.bias.mean())[:, None] * real).sum()
     return chosen - mean + biases
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, targets, ignore_index=PAD, reduction="sum")
 
 
 @dataclass(frozen=True)
