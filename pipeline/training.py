@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
+from .precision import PRECISIONS, Precision, check_precision, matmul_precision
 from .problems.problem import (
     Batches,
     EstimatedModel,
@@ -60,6 +61,9 @@ class TrainingConfig:
             better on validation; ``step`` after every epoch; ``cosine`` falls to 0 over all epochs.
         decay: the factor of ``plateau`` and ``step``.
         weight_decay: as the optimizer defines it.
+        precision: of the products in training. ``fp32``; ``tf32`` rounds their factors to 10 bits,
+            on a GPU; ``bf16`` and ``fp16`` are mixed precision (Micikevicius et al. 2018), ``fp16``
+            for a GPU and with scaled gradients. Validation and scores are of fp32 in any case.
         clip_norm: the gradient's norm is cut to it (Pascanu, Mikolov and Bengio 2013; d2l 9.5);
             None leaves it alone.
         patience: epochs without a better validation loss until training stops; None never stops.
@@ -88,6 +92,7 @@ class TrainingConfig:
     schedule: str = "constant"
     decay: float = 0.5
     weight_decay: float = 0.0
+    precision: str = "fp32"
     clip_norm: float | None = 1.0
     patience: int | None = 3
     divergence_factor: float | None = None
@@ -101,6 +106,7 @@ class TrainingConfig:
         for name, choices in (
             ("optimizer", tuple(OPTIMIZERS)),
             ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
             ("averaging", AVERAGES),
         ):
             if getattr(self, name) not in choices:
@@ -239,13 +245,15 @@ def fit(
         state: a kept state to go on from; a new run where it is absent.
 
     Raises:
-        InputError: where the variant does not suit the problem or there is nothing to train on.
+        InputError: where the variant does not suit the problem, the device has not the precision,
+            or there is nothing to train on.
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     check_settings(problem, variant, network, regularisation)
+    check_precision(config.precision, device)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
-    with _own_randomness(device, config.seed):
+    with _own_randomness(device, config.seed), matmul_precision("fp32"):
         model = problem.build(variant, network, vocabulary_sizes).to(device)
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
@@ -440,6 +448,7 @@ class _Loop:
         self.average = WeightAverage(
             config.averaging, config.averaging_decay, config.averaging_epochs, model
         )
+        self.precision = Precision(config.precision, device)
         self.best: dict[str, Tensor] = {}
         self.hidden: Hidden | None = None
         self.sum_losses = torch.zeros((), dtype=torch.float64, device=device)
@@ -450,7 +459,8 @@ class _Loop:
         while not counters.stopped and counters.epoch <= self.config.num_epochs:
             generator = np.random.default_rng(digest_seed(self.config.seed, counters.epoch))
             batches = self.problem.training_batches(training, self.config.batch_size, generator)
-            finite = self._epoch(batches, observer)
+            with matmul_precision(self.config.precision):
+                finite = self._epoch(batches, observer)
             self._close_epoch(finite, validation, observer)
             observer.save(self.snapshot)
         history, best_epoch = self._pool_epochs(validation)
@@ -471,11 +481,11 @@ class _Loop:
             self._set_learning_rate(index, len(batches), batch.rate)
             self.optimizer.zero_grad(set_to_none=True)
             self.model.num_steps = counters.step
-            objective, loss, self.hidden = self.model.objective(batch, self.hidden)
-            objective.backward()
+            with self.precision.forward():
+                objective, loss, self.hidden = self.model.objective(batch, self.hidden)
+            self.precision.backward(objective)
             limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-            self.optimizer.step()
+            norm = self.precision.step(self.optimizer, limit)
             self.average.after_step()
             self.sum_losses += loss.detach()
             self.sum_norms += norm
@@ -642,6 +652,7 @@ class _Loop:
             # JSON has no whole numbers for keys.
             "pool": [list(entry) for entry in self.average.pool.items()],
             "numerics": numerics(self.device),
+            "scaler": self.precision.state(),
         }
         return TrainingState(copies, scalars)
 
@@ -664,6 +675,7 @@ class _Loop:
         self.sum_losses, self.sum_norms = tensors["sums"].to(self.device).clone().unbind()
         scalars = dict(state.scalars)
         del scalars["numerics"]
+        self.precision.restore(scalars.pop("scaler"))
         self.average.restore(
             tensors,
             scalars.pop("num_averaged"),

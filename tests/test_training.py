@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
+from pipeline.precision import matmul_precision
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.problems.problem import Examples, padded_texts, score_tokens
 from pipeline.problems.seq2seq import EncoderDecoder
@@ -181,6 +182,92 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_bits(
         # Whatever ran in between must not matter.
         torch.manual_seed(last)
         assert same(whole, run(problem, variant, state=observer.kept, **settings)), last
+
+
+HALVES: list[tuple[Problem, str, dict[str, Any]]] = [
+    (LanguageModel(bptt=7), "lstm-2", {}),
+    (LanguageModel(bptt=7), "gru", {"network": NetworkConfig(8, 12, 0.3, tied=True)}),
+    (NextWord(window=3), "birnn_tanh-textbook", {"network": NORMED}),
+    (Seq2Seq(), "bilstm-attention", {"batch_size": 4}),
+    (Seq2Seq(teacher_forcing=0.5), "gru", {"network": NetworkConfig(8, 12, 0.3, tied=True)}),
+    (
+        LanguageModel(bptt=7),
+        "lstm",
+        {"regularisation": RegularisationConfig(True, 0.1, 0.1, 0.2, 0.1, 2.0, 1.0)},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "problem", "variant", "settings"),
+    [("bf16", *case) for case in HALVES] + [("fp16", *case) for case in HALVES[1:3]],
+)
+def test_half_precision_learns_the_same_and_goes_on_with_the_same_bits(
+    precision: str,
+    problem: Problem,
+    variant: str,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Nobody wants fp16 on a CPU, which can do it all the same: so its scaler is tested here too.
+    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    # No dropout for the comparison, since the masks of another type are others.
+    plain = settings | {"network": NetworkConfig(8, 12, 0.0), "num_epochs": 2}
+    if "regularisation" not in settings:
+        exact, near = (
+            run(problem, variant, precision=each, **plain) for each in ("fp32", precision)
+        )
+        assert not same(exact, near)
+        for name in ("train/loss", "valid/loss", "train/gradient_norm"):
+            found, wanted = (each.history[-1]["metrics"][name] for each in (near, exact))
+            assert found == pytest.approx(wanted, rel=0.05), name
+    settings = settings | {"precision": precision, "num_epochs": 2}
+    whole = run(problem, variant, **settings)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in whole.weights.values())
+    observer = CutOff(whole.history[-1]["step"] // 3 + 1)
+    with pytest.raises(Stop):
+        run(problem, variant, observer=observer, **settings)
+    assert same(whole, run(problem, variant, state=observer.kept, **settings))
+
+
+def test_the_scale_of_fp16_is_kept_and_a_step_that_overflows_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    observer = CutOff(3)
+    with pytest.raises(Stop):
+        run(LanguageModel(bptt=7), "gru", precision="fp16", observer=observer)
+    assert observer.kept is not None
+    scaler = observer.kept.scalars["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (65536.0, 3)
+    # Every gradient overflows at this scale: no step counts, and the weights stay.
+    state = TrainingState(
+        observer.kept.tensors,
+        observer.kept.scalars | {"scaler": scaler | {"scale": 2.0**127, "backoff_factor": 0.9999}},
+    )
+    stays = run(LanguageModel(bptt=7), "gru", precision="fp16", state=state, num_epochs=1)
+    for name, value in stays.weights.items():
+        assert torch.equal(value, state.tensors[f"model/{name}"]), name
+    assert stays.history[-1]["metrics"]["train/gradient_norm"] < 100
+
+
+def test_a_precision_that_a_device_has_not_is_refused_and_torchs_own_stays() -> None:
+    for precision in ("tf32", "fp16"):
+        with pytest.raises(InputError, match=r"the CPU can do: choose from fp32, bf16"):
+            run(NextWord(), precision=precision)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with matmul_precision("tf32"):
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cudnn.allow_tf32
+            with matmul_precision("fp32"):
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.allow_tf32
+        first = run(NextWord(), num_epochs=1)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert same(first, run(NextWord(), num_epochs=1))
 
 
 def test_a_run_cut_off_twice_ends_with_the_same_bits() -> None:
@@ -572,6 +659,7 @@ def test_the_gradient_is_clipped() -> None:
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"divergence_factor": 1.0}, "divergence_factor"),
         ({"divergence_epochs": 0}, "divergence_epochs"),
+        ({"precision": "fp8"}, "fp32, tf32, bf16, fp16"),
         ({"averaging": "swa"}, "none, moving, triggered, last, best"),
         ({"averaging_decay": 1.0}, "averaging_decay"),
         ({"averaging_epochs": 0}, "averaging_epochs"),
