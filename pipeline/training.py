@@ -22,6 +22,7 @@ from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
 from .precision import PRECISIONS, Precision, check_precision, matmul_precision
 from .problems.problem import (
+    Batch,
     Batches,
     EstimatedModel,
     Examples,
@@ -54,7 +55,9 @@ class TrainingConfig:
 
     Attributes:
         num_epochs: passes over the training split, at most.
-        batch_size: sentences, windows or streams of a step.
+        batch_size: sentences, windows or streams of a batch.
+        accumulate_batches: batches of a step: their gradients are added up, each weighed by its
+            share of the targets, so that a step is what one batch with all of them would give.
         optimizer: ``sgd``, ``adam`` (Kingma and Ba 2015) or ``adamw`` (Loshchilov and Hutter 2019).
         learning_rate: at the start.
         schedule: ``constant``; ``plateau`` multiplies by ``decay`` after every epoch that is not
@@ -87,6 +90,7 @@ class TrainingConfig:
 
     num_epochs: int = 10
     batch_size: int = 64
+    accumulate_batches: int = 1
     optimizer: str = "adam"
     learning_rate: float = 0.001
     schedule: str = "constant"
@@ -114,7 +118,13 @@ class TrainingConfig:
                     f"unknown training.{name} {getattr(self, name)!r}: choose from "
                     f"{', '.join(choices)}"
                 )
-        for name in ("num_epochs", "batch_size", "divergence_epochs", "averaging_epochs"):
+        for name in (
+            "num_epochs",
+            "batch_size",
+            "accumulate_batches",
+            "divergence_epochs",
+            "averaging_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
         if self.patience is not None and self.patience < 1:
@@ -476,28 +486,45 @@ class _Loop:
         """The rest of the current epoch; False where the loss is no number any more."""
         counters = self.counters
         self.model.train()
-        for index in range(counters.batch, len(batches)):
-            batch = batches[index].to(self.device)
-            self._set_learning_rate(index, len(batches), batch.rate)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.model.num_steps = counters.step
-            with self.precision.forward():
-                objective, loss, self.hidden = self.model.objective(batch, self.hidden)
-            self.precision.backward(objective)
-            limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-            norm = self.precision.step(self.optimizer, limit)
-            self.average.after_step()
-            self.sum_losses += loss.detach()
-            self.sum_norms += norm
-            counters.num_tokens += batch.num_targets
-            counters.batch = index + 1
-            counters.step += 1
+        num_steps = self._steps_of(len(batches))
+        for step in range(self._steps_of(counters.batch), num_steps):
+            last = min(counters.batch + self.config.accumulate_batches, len(batches))
+            self._step([batches[index] for index in range(counters.batch, last)], step / num_steps)
+            counters.batch = last
             observer.step(counters.epoch, counters.batch, len(batches))
-            if counters.batch % CHECK_EVERY == 0 and not bool(self.sum_losses.isfinite()):
+            if (step + 1) % CHECK_EVERY == 0 and not bool(self.sum_losses.isfinite()):
                 return False
             if counters.batch < len(batches):
                 observer.save(self.snapshot)
         return bool(self.sum_losses.isfinite())
+
+    def _step(self, batches: Sequence[Batch], done: float) -> None:
+        """One optimizer step on the gradient of all ``batches``, ``done`` of the epoch before it.
+
+        Sums come before ratios: a batch's objective is per target, and counts by its targets.
+        """
+        num_targets = sum(batch.num_targets for batch in batches)
+        rate = sum(batch.rate for batch in batches) / len(batches)
+        self._set_learning_rate(done, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.num_steps = self.counters.step
+        for batch in batches:
+            with self.precision.forward():
+                objective, loss, self.hidden = self.model.objective(
+                    batch.to(self.device), self.hidden
+                )
+            share = batch.num_targets / max(num_targets, 1)
+            self.precision.backward(objective if len(batches) == 1 else objective * share)
+            self.sum_losses += loss.detach()
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        self.sum_norms += self.precision.step(self.optimizer, limit)
+        self.average.after_step()
+        self.counters.num_tokens += num_targets
+        self.counters.step += 1
+
+    def _steps_of(self, num_batches: int) -> int:
+        """How many optimizer steps so many batches of an epoch make; the last may have fewer."""
+        return -(-num_batches // self.config.accumulate_batches)
 
     def _close_epoch(self, finite: bool, validation: Examples, observer: Observer) -> None:
         counters, config = self.counters, self.config
@@ -517,15 +544,16 @@ class _Loop:
             self._stop_diverged(observer, "is no number any more")
             return
         trained = float(self.sum_losses) / max(counters.num_tokens, 1)
+        num_steps = max(self._steps_of(counters.batch), 1)
         record: dict[str, Any] = {
             "epoch": counters.epoch,
             "step": counters.step,
             "num_tokens": counters.num_tokens,
             "metrics": {
                 **_losses(self.problem, trained, loss),
-                "train/gradient_norm": float(self.sum_norms) / max(counters.batch, 1),
+                "train/gradient_norm": float(self.sum_norms) / num_steps,
                 "train/learning_rate": config.learning_rate
-                * self._scheduled(max(counters.batch - 1, 0), max(counters.batch, 1)),
+                * self._scheduled((num_steps - 1) / num_steps),
             },
         }
         record |= observer.epoch(record)
@@ -600,11 +628,11 @@ class _Loop:
         better = loss < self.counters.best_loss
         return history, max(pool) if better else self.counters.best_epoch
 
-    def _scheduled(self, batch: int, num_batches: int) -> float:
-        """What the schedule makes of the learning rate at a batch of the current epoch."""
+    def _scheduled(self, done: float) -> float:
+        """What the schedule makes of the learning rate where ``done`` of the epoch is over."""
         config, counters = self.config, self.counters
         if config.schedule == "cosine":
-            done = (counters.epoch - 1 + batch / num_batches) / config.num_epochs
+            done = (counters.epoch - 1 + done) / config.num_epochs
             return 0.5 * (1 + math.cos(math.pi * done))
         if config.schedule == "step":
             return config.decay ** (counters.epoch - 1)
@@ -612,9 +640,9 @@ class _Loop:
             return config.decay**counters.num_plateaus
         return 1.0
 
-    def _set_learning_rate(self, batch: int, num_batches: int, rate: float) -> None:
+    def _set_learning_rate(self, done: float, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._scheduled(batch, num_batches) * rate
+            group["lr"] = self.config.learning_rate * self._scheduled(done) * rate
 
     def snapshot(self) -> TrainingState | None:
         """The state after the last step, copied, so that training may go on.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.metrics import textbook_bleu
 from pipeline.precision import matmul_precision
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.problems.problem import Examples, padded_texts, score_tokens
-from pipeline.problems.seq2seq import EncoderDecoder
+from pipeline.problems.seq2seq import EncoderDecoder, PairBatches
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
@@ -164,6 +165,8 @@ SETTINGS: list[tuple[Problem, str, dict[str, Any]]] = [
             "regularisation": RegularisationConfig(True, weight_drop=0.2, temporal_penalty=1.0),
         },
     ),
+    (LanguageModel(bptt=4), "gru", {"accumulate_batches": 3, "schedule": "cosine"}),
+    (Seq2Seq(), "lstm-attention", {"accumulate_batches": 2, "batch_size": 4}),
 ]
 
 
@@ -268,6 +271,76 @@ def test_a_precision_that_a_device_has_not_is_refused_and_torchs_own_stays() -> 
     finally:
         torch.set_float32_matmul_precision("highest")
     assert same(first, run(NextWord(), num_epochs=1))
+
+
+class Sizes(Observer):
+    """Notes after how many batches there was a step, and after which a state was offered."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def step(self, epoch: int, batch: int, num_batches: int) -> None:
+        self.steps.append(batch)
+
+
+def test_a_step_of_small_batches_is_that_of_one_large_one() -> None:
+    """The windows of a large batch, in small ones: the same weights, also after the last few."""
+    network, observer = NetworkConfig(8, 12, 0.0), Sizes()
+    settings = {
+        "network": network,
+        "optimizer": "sgd",
+        "learning_rate": 0.5,
+        "schedule": "cosine",
+        "training": corpus(13, 1),
+    }
+    large = run(NextWord(window=3), batch_size=36, **settings)
+    small = run(
+        NextWord(window=3), batch_size=12, accumulate_batches=3, observer=observer, **settings
+    )
+    assert large.history[-1]["step"] == small.history[-1]["step"]
+    for name, value in large.history[-1]["metrics"].items():
+        assert small.history[-1]["metrics"][name] == pytest.approx(value, rel=1e-5), name
+    for name, value in large.weights.items():
+        torch.testing.assert_close(small.weights[name], value, rtol=1e-5, atol=1e-6)
+    in_an_epoch = observer.steps[: len(observer.steps) // 3]
+    assert in_an_epoch[:-1] == list(range(3, in_an_epoch[-1], 3))
+    assert in_an_epoch[-1] % 3, "the last step has fewer batches"
+
+
+def test_batches_of_unlike_size_count_by_their_targets() -> None:
+    """Padding and short batches do not shift the mean: every target weighs the same."""
+    network = NetworkConfig(8, 12, 0.0)
+    pairs = corpus(24, 3, paired=True)
+
+    class Given(Seq2Seq):
+        """Batches as they are listed, whatever their size."""
+
+        def training_batches(self, examples: Examples, *_: Any) -> PairBatches:
+            return PairBatches(examples, [np.array(rows) for rows in parts])
+
+    gradients = []
+    for cuts in ([0, 24], [0, 3, 20, 24]):
+        parts = [range(*cut) for cut in pairwise(cuts)]
+        fitted = fit(
+            Given(),
+            Variant.parse("gru-attention"),
+            network,
+            TrainingConfig(
+                num_epochs=1,
+                optimizer="sgd",
+                learning_rate=1.0,
+                clip_norm=None,
+                accumulate_batches=len(parts),
+            ),
+            pairs,
+            corpus(12, 2, paired=True),
+            [V, V],
+            device=CPU,
+        )
+        assert fitted.history[-1]["step"] == 1
+        gradients.append(fitted.weights)
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-6, atol=1e-6)
 
 
 def test_a_run_cut_off_twice_ends_with_the_same_bits() -> None:
@@ -656,6 +729,7 @@ def test_the_gradient_is_clipped() -> None:
         ({"decay": 1.0}, "decay"),
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"patience": 0}, "patience"),
+        ({"accumulate_batches": 0}, "accumulate_batches"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"divergence_factor": 1.0}, "divergence_factor"),
         ({"divergence_epochs": 0}, "divergence_epochs"),
