@@ -492,7 +492,8 @@ def _extended(
             f"a version that it has"
         )
     checkpoint = checkpoint_of(version, steps.root, registry)
-    there = Checkpoints(steps.root).load(checkpoint).config
+    # A setting that is younger than the version has its default there.
+    there = ModelConfig.from_dict(Checkpoints(steps.root).load(checkpoint).config).to_dict()
     for variant in variants:
         wanted = ModelConfig(problem, variant, network, *texts).to_dict()
         for part in ("problem", "variant", "network", "text", "target_text"):

@@ -1,14 +1,17 @@
-"""From features to words: the cross-entropy of a linear layer whose logits never exist whole.
+"""From features to words: output layers, and a cross-entropy whose logits never exist whole.
 
 Shape letters: ``N`` predicted positions, ``F`` features, ``V`` words or labels.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .errors import InputError
 from .vocabulary import PAD
 
 CHUNK_ROWS = 256
@@ -120,3 +123,82 @@ def _loss_and_gradients(
         else:
             of_weight += shares.T @ masked
     return loss, of_features, of_weight, of_bias
+
+
+class FullSoftmax(nn.Linear):
+    """Every word has a row of weights and a bias; calling it gives logits ``[..., V]``."""
+
+    def __init__(self, num_features: int, num_words: int) -> None:
+        super().__init__(num_features, num_words)
+        _begin(self)
+
+    def summed_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The summed cross-entropy of ``features [N, F]`` in nats; PAD is free."""
+        return summed_cross_entropy(features, self, targets)
+
+
+class AdaptiveSoftmax(nn.Module):
+    """The adaptive softmax of Grave, Joulin, Cisse, Grangier and Jegou (2017).
+
+    The head scores the words before the first cutoff and one entry for each group of rarer words; a
+    group's words are scored from ``F / 4``, ``F / 16``, ... features. The probability of a rare
+    word is that of its group times its own within it, so that these are probabilities of all words
+    as those of a full softmax are. Calling it gives their logarithms, ``[..., V]``.
+
+    A group is computed where it is meant: which rows these are is known to the host alone, so that
+    a GPU waits once for each group and step.
+
+    Raises:
+        InputError: where the vocabulary has no word behind the last cutoff.
+    """
+
+    def __init__(self, num_features: int, num_words: int, cutoffs: Sequence[int]) -> None:
+        super().__init__()
+        if num_words <= cutoffs[-1]:
+            raise InputError(
+                f"network.cutoffs is {list(cutoffs)} and the vocabulary has {num_words} words: the "
+                f"last group would be empty; lower the cutoffs, or set network.output=full"
+            )
+        self.cutoffs = (*cutoffs, num_words)
+        self.head = nn.Linear(num_features, cutoffs[0] + len(cutoffs))
+        _begin(self.head)
+        self.projections, self.groups = nn.ModuleList(), nn.ModuleList()
+        for number, (first, end) in enumerate(pairwise(self.cutoffs), 1):
+            size = max(1, num_features // 4**number)
+            self.projections.append(nn.Linear(num_features, size, bias=False))
+            group = nn.Linear(size, end - first)
+            _begin(group)
+            self.groups.append(group)
+
+    def forward(self, features: Tensor) -> Tensor:
+        first = self.cutoffs[0]
+        head = self.head(features).log_softmax(-1)
+        parts = [head[..., :first]]
+        for number, (project, group) in enumerate(self._groups()):
+            inside = group(project(features)).log_softmax(-1)
+            parts.append(head[..., first + number, None] + inside)
+        return torch.cat(parts, dim=-1)
+
+    def summed_loss(self, features: Tensor, targets: Tensor) -> Tensor:
+        """The summed cross-entropy of ``features [N, F]`` in nats; PAD is free."""
+        loss = features.new_zeros((), dtype=self.head.weight.dtype)
+        goals = targets
+        for number, (project, group) in enumerate(self._groups()):
+            first, end = self.cutoffs[number : number + 2]
+            meant = (targets >= first) & (targets < end)
+            goals = torch.where(meant, self.cutoffs[0] + number, goals)
+            rows = meant.nonzero()[:, 0]
+            inside = targets.index_select(0, rows) - first
+            chosen = project(features.index_select(0, rows))
+            loss = loss + summed_cross_entropy(chosen, group, inside, ignored=-100)
+        return loss + summed_cross_entropy(features, self.head, goals)
+
+    def _groups(self) -> list[tuple[nn.Linear, nn.Linear]]:
+        """The projection and the output layer of each group."""
+        return list(zip(self.projections, self.groups, strict=True))  # type: ignore[arg-type]
+
+
+def _begin(output: nn.Linear) -> None:
+    """Uniform in +-0.1, biases zero (Zaremba, Sutskever and Vinyals 2014)."""
+    nn.init.zeros_(output.bias)
+    nn.init.uniform_(output.weight, -0.1, 0.1)

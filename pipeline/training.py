@@ -298,6 +298,11 @@ def check_settings(
         return
     problem.check_network(network)
     network.check(variant)
+    if network.output == "adaptive" and regularisation.label_smoothing:
+        raise InputError(
+            "regularisation.label_smoothing spreads over all words, which network.output=adaptive "
+            "never scores together: set one of them back to its default"
+        )
     for name in regularisation.active:
         if name not in problem.regularisations:
             known = ", ".join(problem.regularisations) or "none"

@@ -38,6 +38,7 @@ from pipeline.vocabulary import BOS, EOS, PAD, UNK
 CPU = torch.device("cpu")
 VOCABULARY = 12
 SMALL = NetworkConfig(6, 7, 0.0)
+ADAPTIVE = NetworkConfig(6, 7, 0.0, output="adaptive", cutoffs=(5, 8))
 
 texts = st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9), min_size=1, max_size=7)
 
@@ -490,6 +491,9 @@ CHAPTERS: list[tuple[Problem, str, NetworkConfig]] = [
         ]
     ),
     (Seq2Seq(teacher_forcing=0.5), "gru", SMALL),
+    (Seq2Seq(teacher_forcing=0.5), "gru", ADAPTIVE),
+    (LanguageModel(bptt=4), "lstm-2", ADAPTIVE),
+    (NextWord(window=3), "bigru", ADAPTIVE),
     (
         Seq2Seq(teacher_forcing_schedule="linear", teacher_forcing_steps=3),
         "bilstm-attention",
@@ -517,6 +521,25 @@ def test_every_idea_of_the_chapters_trains_an_epoch(
     )
     losses = [record["metrics"]["valid/loss"] for record in fitted.history]
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("problem", [LanguageModel(bptt=4), NextWord(window=3), Seq2Seq()])
+def test_an_adaptive_softmax_scores_what_it_learns(problem: Problem) -> None:
+    """Validation, which computes groups where they are meant, agrees with scores of all words."""
+    torch.manual_seed(0)
+    sizes = [VOCABULARY] * len(problem.columns)
+    model = problem.build(Variant("gru"), ADAPTIVE, sizes)
+    assert isinstance(model, TokenModel)
+    examples = examples_of([[4, 5, 6, 7, 8, 9, 10, 4, 5], [9, 10, 4]], problem)
+    scored = score_tokens(problem, model, examples, 4, CPU)
+    assert scored.nats.mean() == pytest.approx(mean_loss(problem, model, examples, 4, CPU))
+    assert scored.ranks.max() < VOCABULARY
+
+
+@pytest.mark.parametrize("problem", [Classification(), Tagging(), Forecasting()])
+def test_an_adaptive_softmax_is_refused_where_no_words_are_scored(problem: Problem) -> None:
+    with pytest.raises(InputError, match=r"set network.output=full"):
+        problem.check_network(ADAPTIVE)
 
 
 def test_one_hot_tokens_are_rows_of_the_identity() -> None:

@@ -255,6 +255,12 @@ def test_no_layers_are_refused(name: str) -> None:
         {"dropout": -0.1},
         {"embedding": "fixed"},
         {"tied": True, "embedding": "one_hot"},
+        {"output": "sampled"},
+        {"output": "adaptive", "tied": True, "cutoffs": (9,)},
+        {"cutoffs": (9,)},
+        {"cutoffs": (), "output": "adaptive"},
+        {"cutoffs": (9, 9), "output": "adaptive"},
+        {"cutoffs": (0, 9), "output": "adaptive"},
     ],
 )
 def test_networks_are_checked(settings: dict[str, object]) -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.softmax import ChunkedCrossEntropy, summed_cross_entropy
+from pipeline.errors import InputError
+from pipeline.softmax import AdaptiveSoftmax, ChunkedCrossEntropy, summed_cross_entropy
 from pipeline.vocabulary import PAD
 
 F, V = 5, 50
@@ -101,3 +102,55 @@ def test_under_autocast_losses_and_sums_stay_single(half: torch.dtype) -> None:
         for our, their in zip(ours, theirs, strict=True):
             assert our.dtype == torch.float32
             assert float((our - their).norm() / their.norm()) < 0.01
+
+
+def adaptive(num_features: int = 16, cutoffs: tuple[int, ...] = (10, 30)) -> AdaptiveSoftmax:
+    torch.manual_seed(1)
+    output = AdaptiveSoftmax(num_features, V, cutoffs)
+    for parameter in output.parameters():
+        torch.nn.init.normal_(parameter)
+    return output
+
+
+def test_the_adaptive_softmax_is_that_of_torch() -> None:
+    ours = adaptive()
+    theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(16, V, [10, 30], div_value=4.0, head_bias=True)
+    with torch.no_grad():
+        theirs.head.load_state_dict(ours.head.state_dict())
+        for project, group, tail in zip(ours.projections, ours.groups, theirs.tail, strict=True):
+            # torch's groups have no bias.
+            group.bias.zero_()  # type: ignore[operator, union-attr]
+            tail[0].weight.copy_(project.weight)  # type: ignore[index]
+            tail[1].weight.copy_(group.weight)  # type: ignore[index]
+    features, targets = torch.randn(300, 16), torch.randint(1, V, (300,))
+    torch.testing.assert_close(ours(features), theirs.log_prob(features))
+    torch.testing.assert_close(
+        ours.summed_loss(features, targets), -theirs(features, targets).output.sum()
+    )
+
+
+@pytest.mark.parametrize("words", [range(V), range(9), range(30, V), [PAD]])
+def test_the_adaptive_loss_is_that_of_its_probabilities(words: range | list[int]) -> None:
+    """Also where a group is never meant, and with gradients; padding is free."""
+    output = adaptive()
+    features = torch.randn(300, 16, requires_grad=True)
+    targets = torch.tensor(words)[torch.randint(len(words), (300,))]
+    logarithms = output(features)
+    torch.testing.assert_close(logarithms.exp().sum(-1), torch.ones(300))
+    plain = functional.nll_loss(logarithms, targets, ignore_index=PAD, reduction="sum")
+    loss = output.summed_loss(features, targets)
+    torch.testing.assert_close(loss, plain)
+    given = [features, *output.parameters()]
+    ours = torch.autograd.grad(loss, given, allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad(plain, given)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(output.summed_loss(features, targets), plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = output.summed_loss(features, targets)
+    torch.testing.assert_close(half, plain, rtol=0.02, atol=0)
+
+
+def test_a_vocabulary_that_ends_before_the_last_group_is_refused() -> None:
+    with pytest.raises(InputError, match=r"cutoffs is \[10, 50\] and the vocabulary has 50 words"):
+        adaptive(cutoffs=(10, 50))

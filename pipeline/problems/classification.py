@@ -74,7 +74,7 @@ class Classification(Problem):
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
-        refuse_tied(self.name, network)
+        refuse_word_outputs(self.name, network)
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
@@ -111,16 +111,21 @@ class Classification(Problem):
         return Ragged.of([row[: self.max_tokens] for row in texts])
 
 
-def refuse_tied(problem: str, network: NetworkConfig) -> None:
-    """Labels are no words of the text: their weights cannot be shared.
+def refuse_word_outputs(problem: str, network: NetworkConfig) -> None:
+    """Labels are no words of the text, and few: they share no weights and have no rare ones.
 
     Raises:
-        InputError: where the network would share them.
+        InputError: where the network would score them as words.
     """
     if network.tied:
         raise InputError(
             f"{problem} cannot tie the output layer to the embedding, labels are no words of the "
             f"text: set network.tied=false"
+        )
+    if network.output != "full":
+        raise InputError(
+            f"{problem} cannot use network.output={network.output}, which is for words, not for "
+            f"labels: set network.output=full"
         )
 
 

@@ -79,6 +79,8 @@ class Forecasting(Problem):
             raise InputError("forecasting has no embedding to tie: set network.tied=false")
         if network.embedding != "learned":
             raise InputError("forecasting has no words to embed: set network.embedding=learned")
+        if network.output != "full":
+            raise InputError("forecasting has no words to score: set network.output=full")
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]

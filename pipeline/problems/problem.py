@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, Penalties, RegularisationConfig, Regularised
-from ..softmax import CHUNK_ROWS, summed_cross_entropy
+from ..softmax import CHUNK_ROWS, AdaptiveSoftmax, FullSoftmax
 from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
 
@@ -128,7 +128,7 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: for a weight that this model does not have, or has in another shape.
         """
-        own = self.state_dict()
+        own, grown = self.state_dict(), self.grown_sizes(vocabulary_sizes)
         for name, given in weights.items():
             if name not in own or given.dim() != own[name].dim():
                 raise InputError(
@@ -136,13 +136,17 @@ class Model(nn.Module, ABC):
                     f"the same variant with the same network settings"
                 )
             for old, new in zip(given.shape, own[name].shape, strict=True):
-                if old != new and not (old < new and new in vocabulary_sizes):
+                if old != new and not (old < new and new in grown):
                     raise InputError(
                         f"the weights to begin from have {name} of {tuple(given.shape)}, this "
                         f"network of {tuple(own[name].shape)}: give it the same sizes"
                     )
             part = own[name][tuple(slice(size) for size in given.shape)]
             part.copy_(torch.where(given.isnan(), part, given.to(part)))
+
+    def grown_sizes(self, vocabulary_sizes: Sequence[int]) -> set[int]:
+        """Sizes of weights that are larger where a vocabulary has more words."""
+        return set(vocabulary_sizes)
 
     def prepare(self, examples: Examples) -> None:
         """Take what a model must know of the training split before it is trained, as scales."""
@@ -215,7 +219,14 @@ class TokenNetwork(TokenModel):
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's summed cross-entropy in nats."""
         features, hidden = self.features(batch, hidden)
-        return summed_cross_entropy(features, self.head.output, batch.targets), hidden
+        return self.head.output.summed_loss(features, batch.targets), hidden
+
+    def grown_sizes(self, vocabulary_sizes: Sequence[int]) -> set[int]:
+        sizes = super().grown_sizes(vocabulary_sizes)
+        if isinstance(self.head.output, AdaptiveSoftmax):
+            # New words stand behind all others: they join the rarest.
+            sizes |= {size - self.head.output.cutoffs[-2] for size in vocabulary_sizes}
+        return sizes
 
     def regularise(self, config: RegularisationConfig) -> None:
         super().regularise(config)
@@ -231,9 +242,10 @@ class TokenNetwork(TokenModel):
         if self.penalties is not None:
             self.penalties.forget()
         features, hidden = self.features(batch, hidden)
-        loss = summed_cross_entropy(features, self.head.output, batch.targets)
+        loss = self.head.output.summed_loss(features, batch.targets)
         total = loss
         if self.label_smoothing:
+            assert isinstance(self.head.output, FullSoftmax)
             spread = loss + summed_advantage(features, self.head.output, batch.targets)
             total = torch.lerp(loss, spread, self.label_smoothing)
         mean = total / max(batch.num_targets, 1)
@@ -422,12 +434,17 @@ class Head(nn.Module):
     Calling it gives what enters ``output``; logits come from ``output`` itself, in chunks.
     """
 
-    def __init__(self, num_features: int, num_outputs: int, dropout: float) -> None:
+    output: FullSoftmax | AdaptiveSoftmax
+
+    def __init__(
+        self, num_features: int, num_outputs: int, dropout: float, cutoffs: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.dropout = FeatureDropout(dropout)
-        self.output = nn.Linear(num_features, num_outputs)
-        nn.init.zeros_(self.output.bias)
-        nn.init.uniform_(self.output.weight, -0.1, 0.1)
+        if cutoffs:
+            self.output = AdaptiveSoftmax(num_features, num_outputs, cutoffs)
+        else:
+            self.output = FullSoftmax(num_features, num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """What enters ``output``: ``[..., F]``."""
@@ -440,7 +457,7 @@ class WordHead(Head):
 
     def __init__(self, embedding: "WordInput", num_features: int, network: NetworkConfig) -> None:
         size = embedding.size if network.tied else num_features
-        super().__init__(size, embedding.num_words, network.dropout)
+        super().__init__(size, embedding.num_words, network.dropout, network.cutoffs)
         self.projection: nn.Module = nn.Identity()
         if size != num_features:
             self.projection = nn.Linear(num_features, size, bias=False)

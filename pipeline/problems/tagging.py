@@ -18,7 +18,7 @@ from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from ..vocabulary import PAD
-from .classification import refuse_tied
+from .classification import refuse_word_outputs
 from .problem import (
     Batch,
     Batches,
@@ -64,7 +64,7 @@ class Tagging(Problem):
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
-        refuse_tied(self.name, network)
+        refuse_word_outputs(self.name, network)
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
