@@ -28,14 +28,14 @@ from pipeline.problems import LanguageModel  # noqa: E402
 from pipeline.problems.problem import Examples  # noqa: E402
 from pipeline.ragged import Ragged  # noqa: E402
 from pipeline.recurrent import NetworkConfig, Variant  # noqa: E402
-from pipeline.training import TrainingConfig, _Loop, mean_loss  # noqa: E402
+from pipeline.training import TrainingConfig, _Loop  # noqa: E402
 
 V, STEPS = 10_000, 4
 CPU = torch.device("cpu")
 
 
 def loop(size: int, batch: int, network: dict[str, Any], training: dict[str, Any]) -> Any:
-    """A training of two layers, and its batches."""
+    """A training of two layers, some of its batches, and its text."""
     problem, variant = LanguageModel(bptt=35), Variant("lstm", 2)
     chances = 1 / np.arange(10, V + 6)
     words = np.random.default_rng(0).choice(
@@ -50,6 +50,7 @@ def loop(size: int, batch: int, network: dict[str, Any], training: dict[str, Any
     return found, [batches[index] for index in range(STEPS)], examples
 
 
+ADAPTIVE: dict[str, Any] = {"output": "adaptive", "cutoffs": (1000, 4000)}
 Way = tuple[str, dict[str, Any], dict[str, Any], Callable[[], None] | None]
 
 
@@ -63,7 +64,12 @@ WAYS: list[Way] = [
     ("loss by our own chunks", {}, {}, plain),
     ("optimizer=sgd", {}, {"optimizer": "sgd"}, None),
     ("precision=bf16", {}, {"precision": "bf16"}, None),
-    ("output=adaptive, cutoffs 1000, 4000", {"output": "adaptive", "cutoffs": (1000, 4000)}, {}, None),
+    (
+        "output=adaptive, cutoffs 1000, 4000",
+        {"output": "adaptive", "cutoffs": (1000, 4000)},
+        {},
+        None,
+    ),
     ("both", {"output": "adaptive", "cutoffs": (1000, 4000)}, {"precision": "bf16"}, None),
     ("tied", {"tied": True}, {}, None),
 ]
@@ -95,13 +101,17 @@ def measure(size: int, batch: int, rounds: int) -> None:
 
 def profile(size: int, batch: int, way: int) -> None:
     name, network, training, _ = WAYS[way]
-    found, batches, _ = loop(size, batch, network, training)
-    found._step(batches[:1], 0.0)
+    trained, batches, _ = loop(size, batch, network, training)
+    trained._step(batches[:1], 0.0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         for each in batches:
-            found._step([each], 0.0)
+            trained._step([each], 0.0)
     print(name)
-    print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=50))
+    print(
+        seen.key_averages().table(
+            sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=50
+        )
+    )
 
 
 def main() -> None:

@@ -274,6 +274,10 @@ def fit(
             given = {problem.input_vectors: torch.from_numpy(vectors).to(device)}
             model.begin_from(given, vocabulary_sizes)
         model.regularise(regularisation)
+        if device.type != "cpu":
+            training, validation = (
+                problem.resident(each, device) for each in (training, validation)
+            )
         loop = _Loop(problem, variant, model, config, device)
         observer = observer or Observer()
         if state is not None:

@@ -523,6 +523,70 @@ def test_every_idea_of_the_chapters_trains_an_epoch(
     assert losses[1] < losses[0]
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        LanguageModel(bptt=4),
+        LanguageModel(bptt=4, bptt_varies=True),
+        LanguageModel(bptt=4, partition="random", carry_hidden=False),
+        NextWord(window=3),
+        Seq2Seq(),
+        Classification(max_tokens=6),
+        Tagging(),
+        Forecasting(window=5, horizon=3),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batches_made_on_a_device_are_those_of_the_host(problem: Problem, batch_size: int) -> None:
+    examples = ragged_examples(problem)
+    there = problem.resident(examples, CPU)
+    for made in ("training_batches", "scoring_batches"):
+        arguments = [[batch_size], [batch_size]]
+        if made == "training_batches":
+            arguments = [[batch_size, np.random.default_rng(3)] for _ in range(2)]
+        ours = getattr(problem, made)(there, *arguments[0])
+        theirs = getattr(problem, made)(examples, *arguments[1])
+        assert len(ours) == len(theirs) > 0
+        for index in range(len(theirs)):
+            our, their = ours[index], theirs[index]
+            assert len(our.inputs) == len(their.inputs)
+            for mine, wanted in zip(
+                (*our.inputs, our.targets), (*their.inputs, their.targets), strict=True
+            ):
+                assert mine.dtype == wanted.dtype
+                assert torch.equal(mine, wanted)
+            for name in ("num_targets", "carries_hidden", "rate"):
+                assert getattr(our, name) == getattr(their, name)
+    assert not [each for each in (there.inputs, there.targets) if each and not each.resident]
+
+
+def ragged_examples(problem: Problem) -> Examples:
+    """Rows of many lengths that begin somewhere in their arrays, one of them empty."""
+    generator = np.random.default_rng(5)
+    lengths = generator.integers(1, 12, 20)
+    if problem.name in ("next_word", "language_model"):
+        lengths[[0, 7]] = 0
+    if problem.name == "forecasting":
+        lengths = lengths + 8
+
+    def side(lengths: np.ndarray) -> Ragged:
+        offsets = 3 + np.concatenate(([0], np.cumsum(lengths)))
+        values = generator.integers(4, VOCABULARY, offsets[-1] + 2)
+        if problem.name == "forecasting":
+            return Ragged(values.astype(np.float64), offsets)
+        values = values.astype(np.int32)
+        values.flags.writeable = False
+        return Ragged(values, offsets)
+
+    targets = {
+        "seq2seq": generator.integers(0, 12, len(lengths)),
+        "classification": np.ones(len(lengths), np.int64),
+        "tagging": lengths,
+        "forecasting": generator.integers(1, 6, len(lengths)),
+    }.get(problem.name)
+    return Examples(side(lengths), None if targets is None else side(targets))
+
+
 @pytest.mark.parametrize("problem", [LanguageModel(bptt=4), NextWord(window=3), Seq2Seq()])
 def test_an_adaptive_softmax_scores_what_it_learns(problem: Problem) -> None:
     """Validation, which computes groups where they are meant, agrees with scores of all words."""

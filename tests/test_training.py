@@ -755,6 +755,52 @@ def test_devices() -> None:
             resolve_device("cuda")
 
 
+@pytest.mark.parametrize(("problem", "variant", "settings"), SETTINGS[:4])
+def test_data_that_lie_on_the_device_train_the_same_bits(
+    problem: Problem, variant: str, settings: dict[str, Any]
+) -> None:
+    paired = len(problem.columns) == 2
+    training, validation = (
+        problem.resident(corpus(*each, paired=paired), CPU) for each in ((30, 1), (12, 2))
+    )
+    there = run(problem, variant, training=training, validation=validation, **settings)
+    assert same(there, run(problem, variant, **settings))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("problem", "variant"),
+    [
+        (LanguageModel(bptt=7), "lstm-2"),
+        (LanguageModel(bptt=7, partition="random", carry_hidden=False), "gru"),
+        (NextWord(window=3), "bilstm"),
+        (Seq2Seq(), "bigru-attention"),
+    ],
+)
+def test_no_step_waits_for_the_gpu(problem: Problem, variant: str, precision: str) -> None:
+    """From the second step of an epoch to its last: the first one may set libraries up."""
+
+    class Strict(Observer):
+        def step(self, epoch: int, batch: int, num_batches: int) -> None:
+            inner = batch < num_batches - 1
+            torch.cuda.set_sync_debug_mode("error" if inner else "default")
+
+    try:
+        run(
+            problem,
+            variant,
+            device=torch.device("cuda"),
+            precision=precision,
+            observer=Strict(),
+            num_epochs=2,
+            batch_size=4,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("problem", "variant", "settings"), SETTINGS)

@@ -4,7 +4,7 @@ Shape letters: ``T`` time, ``B`` batch, ``H`` hidden, ``D`` directions, ``F`` fe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     EstimatedModel,
@@ -31,6 +32,7 @@ from .problem import (
     order_by_length,
     padded_texts,
     refuse_attention,
+    resident_texts,
     word_embedding,
 )
 
@@ -91,6 +93,10 @@ class Classification(Problem):
         assert examples.targets is not None
         return examples.targets.lengths > 0
 
+    def resident(self, examples: Examples, device: torch.device) -> Examples:
+        """Texts are cut before they go, not in every epoch."""
+        return replace(examples, inputs=self.cut(examples.inputs)).to(device)
+
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
     ) -> "LabelledBatches":
@@ -135,12 +141,24 @@ class LabelledBatches(Batches):
     def __init__(self, texts: Ragged, examples: Examples, rows: list[NDArray[np.int64]]) -> None:
         assert examples.targets is not None
         self.texts, self.labels, self.rows = texts, examples.targets, rows
+        if texts.resident:
+            self.on_device = texts.resident.spread(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
+        if self.texts.resident and self.labels.resident:
+            width, on_device = int(self.texts.lengths[rows].max()), self.on_device[index]
+            labels_there = self.labels.resident
+            return Batch(
+                resident_texts(self.texts.resident, on_device, width),
+                labels_there.values[labels_there.offsets[on_device]].long(),
+                NOWHERE,
+                NOWHERE,
+                len(rows),
+            )
         positions = self.labels.offsets[rows]
         labels = self.labels.values[positions].astype(np.int64)
         return Batch(

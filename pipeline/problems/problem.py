@@ -10,7 +10,7 @@ training loop, the evaluation and the search know only what stands here.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,12 +21,15 @@ from torch.nn import functional
 
 from ..baselines.ngram import KneserNey
 from ..errors import InputError
-from ..ragged import Ragged
+from ..ragged import Ragged, Resident
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, Penalties, RegularisationConfig, Regularised
 from ..softmax import CHUNK_ROWS, AdaptiveSoftmax, FullSoftmax
 from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
+
+NOWHERE = np.zeros(0, np.int64)
+"""Rows and positions of a batch that was made on a device."""
 
 UNRANKED = 2**31 - 1
 """The rank of a word that is on no list."""
@@ -56,6 +59,15 @@ class Examples:
         """The side whose tokens are predicted."""
         return self.inputs if self.targets is None else self.targets
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same examples, whose batches are made on ``device``, from data that lie there once.
+
+        Such batches do not say which example and position a target is of: only losses are computed
+        of them.
+        """
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -64,9 +76,11 @@ class Batch:
     Attributes:
         inputs: the problem's own tensors.
         targets: the ids to predict, int64 ``[N]``; ``PAD`` is not scored.
-        rows: which example each target belongs to, ``[N]`` (int64, -1 for padding).
+        rows: which example each target belongs to, ``[N]`` (int64, -1 for padding); empty where
+            the batch was made on a device.
         positions: where each target stands in the flat values of the predicted side, ``[N]``; -1
-            for padding and for the end of a sequence, which has no character of its own.
+            for padding and for the end of a sequence, which has no character of its own; empty
+            where ``rows`` is.
         num_targets: targets that are scored.
         carries_hidden: the next batch starts from the state in which this one ends.
         rate: what the learning rate is multiplied by for this step.
@@ -333,6 +347,10 @@ class Problem(ABC):
     @abstractmethod
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         """The rows that can be trained on, or scored: bool ``[N]``."""
+
+    def resident(self, examples: Examples, device: torch.device) -> Examples:
+        """``examples`` for batches that are made on ``device``."""
+        return examples.to(device)
 
     @abstractmethod
     def training_batches(
@@ -618,6 +636,13 @@ def padded_texts(texts: Ragged, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor
     ids = texts.padded(rows, PAD, int(lengths.max()) + 1).astype(np.int32)
     ids[np.arange(len(rows)), lengths] = EOS
     return torch.from_numpy(np.ascontiguousarray(ids.T)), torch.from_numpy(lengths + 1)
+
+
+def resident_texts(texts: Resident, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """As :func:`padded_texts`, on a device; the longest row has ``width`` tokens."""
+    lengths = texts.lengths(rows)
+    ids = texts.padded(rows, PAD, width + 1)
+    return ids.scatter_(0, lengths[None], EOS), lengths + 1
 
 
 def digest_seed(*parts: object) -> int:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..ragged import Resident
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, one_sequence
 from ..vocabulary import BOS, EOS, PAD
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     Examples,
@@ -28,6 +30,7 @@ from .problem import (
     bounded_batches,
     order_by_length,
     padded_texts,
+    resident_texts,
     word_embedding,
 )
 
@@ -168,12 +171,16 @@ class PairBatches(Batches):
         assert examples.targets is not None
         self.sources, self.targets = examples.inputs, examples.targets
         self.rows = rows
+        if self.sources.resident:
+            self.on_device = self.sources.resident.spread(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
+        if self.sources.resident and self.targets.resident:
+            return self._resident(self.sources.resident, self.targets.resident, index)
         source, source_lengths = padded_texts(self.sources, rows)
         target_lengths = self.targets.lengths[rows]
         width = int(target_lengths.max())
@@ -191,6 +198,23 @@ class PairBatches(Batches):
             np.where(inside, rows[:, None], -1).T.ravel(),
             positions.T.ravel(),
             int(inside.sum()),
+        )
+
+    def _resident(self, sources: Resident, targets: Resident, index: int) -> Batch:
+        rows, on_device = self.rows[index], self.on_device[index]
+        source, source_lengths = resident_texts(
+            sources, on_device, int(self.sources.lengths[rows].max())
+        )
+        lengths = self.targets.lengths[rows]
+        words = targets.padded(on_device, PAD, int(lengths.max()) + 1)
+        shifted = torch.cat((words.new_full((1, len(rows)), BOS), words[:-1]))
+        words = words.scatter_(0, targets.lengths(on_device)[None], EOS)
+        return Batch(
+            (source, source_lengths, shifted),
+            words.long().flatten(),
+            NOWHERE,
+            NOWHERE,
+            int(lengths.sum()) + len(rows),
         )
 
 
