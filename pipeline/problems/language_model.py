@@ -349,7 +349,7 @@ class StreamModel(TextModel):
 
         ``hidden`` has parts ``[L, B * K, H]``. There is no source, so ``memory`` is not read.
         """
-        outputs, hidden = self.stack(self.embedding(words.flatten())[None], hidden)
+        outputs, hidden = self.stack.step(self.embedding(words.flatten())[None], hidden)
         return self.logits(self.head(outputs[0])).unflatten(0, words.shape), hidden
 
 

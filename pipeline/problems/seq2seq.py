@@ -5,7 +5,7 @@ Shape letters: ``S`` source steps, ``T`` target steps, ``B`` batch, ``K`` hypoth
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -364,7 +364,7 @@ class EncoderDecoder(TokenNetwork):
                 forced = torch.rand(read.shape, device=read.device) < share
                 read = torch.where(forced, read, own.to(read.dtype))
             embedded = self.dropout(self.target_embedding(read[None]))
-            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory)
+            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory, self.decoder)
             queries.append(query)
         scored: Tensor = self.head(torch.cat(queries, dim=1).transpose(0, 1))
         return scored.flatten(0, 1)
@@ -374,10 +374,17 @@ class EncoderDecoder(TokenNetwork):
 
         ``hidden`` has parts ``[L, B * K, H]``; ``memory`` is one copy for all hypotheses.
         """
-        queries, hidden = self._query(self.target_embedding(words), hidden, memory)
+        embedded = self.target_embedding(words)
+        queries, hidden = self._query(embedded, hidden, memory, self.decoder.step)
         return self.logits(self.head(queries)), hidden
 
-    def _query(self, embedded: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
+    def _query(
+        self,
+        embedded: Tensor,
+        hidden: Hidden,
+        memory: Memory,
+        decode: Callable[[Tensor, Hidden], tuple[Tensor, Hidden]],
+    ) -> tuple[Tensor, Hidden]:
         """One word of ``K`` hypotheses, ``embedded [B, K, E]``: what is scored, ``[B, K, H]``."""
         num_sentences, num_hypotheses = embedded.shape[:2]
         parts = [embedded.flatten(0, 1)]
@@ -388,7 +395,7 @@ class EncoderDecoder(TokenNetwork):
             *state, fed = hidden
             parts.append(fed[0])
             hidden = tuple(state)
-        outputs, hidden = self.decoder(torch.cat(parts, dim=-1)[None], hidden)
+        outputs, hidden = decode(torch.cat(parts, dim=-1)[None], hidden)
         queries = outputs[0].unflatten(0, (num_sentences, num_hypotheses))
         if self.attention is not None:
             queries = self.attention(queries, memory)
