@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-# In place of this folder, whose profile.py hides the library's.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.problems import LanguageModel  # noqa: E402
 from pipeline.problems.problem import Examples  # noqa: E402

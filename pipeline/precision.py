@@ -32,6 +32,23 @@ def check_precision(name: str, device: torch.device) -> None:
         )
 
 
+def slowness(name: str, device: torch.device) -> str | None:
+    """What a person should know of a precision that this CPU computes without instructions for it.
+
+    None where it has them, or where torch (before 2.13) does not tell.
+    """
+    tell = getattr(torch.cpu, "get_capabilities", None)
+    if name != "bf16" or device.type != "cpu" or tell is None:
+        return None
+    able = tell()
+    if able.get("architecture") != "x86_64" or able.get("amx_bf16") or able.get("avx512_bf16"):
+        return None
+    return (
+        "this CPU has no instructions for bf16 (AMX, AVX512-BF16), which makes training several "
+        "times slower than fp32: set training.precision=fp32"
+    )
+
+
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
     """Inside, products of fp32 tensors are ``fp32`` or ``tf32`` ones; afterwards what they were.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
-from .precision import PRECISIONS, Precision, check_precision, matmul_precision
+from .precision import PRECISIONS, Precision, check_precision, matmul_precision, slowness
 from .problems.problem import (
     Batch,
     Batches,
@@ -280,6 +280,8 @@ def fit(
             )
         loop = _Loop(problem, variant, model, config, device)
         observer = observer or Observer()
+        if slow := slowness(config.precision, device):
+            observer.warn(slow)
         if state is not None:
             loop.restore(state)
             _warn_of_other_bits(state, device, observer)

@@ -254,6 +254,16 @@ def test_the_scale_of_fp16_is_kept_and_a_step_that_overflows_is_left_out(
     assert stays.history[-1]["metrics"]["train/gradient_norm"] < 100
 
 
+def test_a_cpu_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, warned in ((False, 1), (True, 0)):
+        told = {"architecture": "x86_64", "amx_bf16": able, "avx512_bf16": False}
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda told=told: told, raising=False)
+        listener = Listener()
+        run(NextWord(), num_epochs=1, precision="bf16", observer=listener)
+        assert len(listener.warnings) == warned
+        assert all("training.precision=fp32" in each for each in listener.warnings)
+
+
 def test_a_precision_that_a_device_has_not_is_refused_and_torchs_own_stays() -> None:
     for precision in ("tf32", "fp16"):
         with pytest.raises(InputError, match=r"the CPU can do: choose from fp32, bf16"):
