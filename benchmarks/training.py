@@ -23,11 +23,11 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.problems import LanguageModel  # noqa: E402
-from pipeline.problems.problem import Examples  # noqa: E402
-from pipeline.ragged import Ragged  # noqa: E402
-from pipeline.recurrent import NetworkConfig, Variant  # noqa: E402
-from pipeline.training import TrainingConfig, _Loop  # noqa: E402
+from pipeline.problems import LanguageModel
+from pipeline.problems.problem import Examples
+from pipeline.ragged import Ragged
+from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.training import TrainingConfig, _Loop
 
 V, STEPS = 10_000, 4
 CPU = torch.device("cpu")
