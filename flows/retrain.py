@@ -63,6 +63,7 @@ from flows.publish import Candidate, Decision, checkpoint_of, decide, publicatio
 from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
+from pipeline.precision import check_precision
 from pipeline.prediction import ModelConfig
 from pipeline.problems import (
     Classification,
@@ -195,6 +196,8 @@ def retrain(
         raise InputError("variants is empty: name at least one, for example lstm")
     for variant in chosen:
         check_settings(problem, variant, network, regularisation)
+    on = resolve_device(device)
+    check_precision(training.precision, on)
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
     _check_rehearsal(problem, rehearsal, extend_from)
@@ -203,7 +206,7 @@ def retrain(
     word_vectors = find_vectors(vectors) if vectors else None
     if word_vectors:
         check_vectors(problem, network, word_vectors.size)
-    on_gpu = resolve_device(device).type == "cuda"
+    on_gpu = on.type == "cuda"
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
@@ -489,7 +492,8 @@ def _extended(
             f"a version that it has"
         )
     checkpoint = checkpoint_of(version, steps.root, registry)
-    there = Checkpoints(steps.root).load(checkpoint).config
+    # A setting that is younger than the version has its default there.
+    there = ModelConfig.from_dict(Checkpoints(steps.root).load(checkpoint).config).to_dict()
     for variant in variants:
         wanted = ModelConfig(problem, variant, network, *texts).to_dict()
         for part in ("problem", "variant", "network", "text", "target_text"):

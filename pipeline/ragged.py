@@ -4,11 +4,13 @@ Shape letters: ``N`` rows, ``B`` rows of a batch, ``T`` the longest row of the b
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class Ragged:
     """Row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
 
     ``values`` holds the rows end to end, ``offsets`` (int64, ``N + 1``) where each begins: the
-    layout of an Arrow list column, so that a table's column comes in without a copy.
+    layout of an Arrow list column, so that a table's column comes in without a copy. ``resident``
+    is the same on a device, where :meth:`to` put it.
     """
 
     values: NDArray[np.generic]
     offsets: NDArray[np.int64]
+    resident: "Resident | None" = None
 
     def __post_init__(self) -> None:
         assert self.offsets.ndim == self.values.ndim == 1 and len(self.offsets) >= 1
@@ -42,6 +46,12 @@ class Ragged:
 
     def __iter__(self) -> Iterator[NDArray[np.generic]]:
         return (self[row] for row in range(len(self)))
+
+    def to(self, device: torch.device) -> "Ragged":
+        """The same rows, which also lie on ``device``."""
+        # torch.tensor copies: these arrays may be mapped from files that nobody may write to.
+        tensors = (torch.tensor(each).to(device) for each in (self.values, self.offsets))
+        return replace(self, resident=Resident(*tensors))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -73,3 +83,35 @@ class Ragged:
         to = steps + np.repeat(np.arange(len(rows)) * longest - begins, taken)
         padded.ravel()[to] = self.values[steps + np.repeat(self.offsets[rows] - begins, taken)]
         return padded
+
+
+@dataclass(frozen=True)
+class Resident:
+    """What :class:`Ragged` holds, as tensors on a device; nothing here waits for the device."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def lengths(self, rows: Tensor) -> Tensor:
+        """The lengths of the named rows, ``[B]``."""
+        return self.offsets[rows + 1] - self.offsets[rows]
+
+    def padded(self, rows: Tensor, pad: int, width: int) -> Tensor:
+        """The named rows side by side, time first, ``[T, B]`` with ``T = width``.
+
+        Short rows are filled up with ``pad`` at the end, longer ones are cut.
+        """
+        steps = torch.arange(width, device=rows.device)[:, None]
+        return self.gather(self.offsets[rows] + steps, steps < self.lengths(rows), pad)
+
+    def gather(self, places: Tensor, inside: Tensor, pad: int) -> Tensor:
+        """The values at ``places`` where those are ``inside``, and ``pad`` elsewhere."""
+        if not len(self.values):
+            return self.values.new_full(places.shape, pad)
+        return torch.where(inside, self.values[torch.where(inside, places, 0)], pad)
+
+    def spread(self, parts: list[NDArray[np.int64]]) -> list[Tensor]:
+        """Index arrays on the device: one copy for all of them, so that none waits for it later."""
+        whole = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        on_device = torch.from_numpy(whole).to(self.values.device)
+        return list(on_device.split([len(part) for part in parts])) if parts else []

@@ -27,8 +27,11 @@ Hidden = tuple[Tensor, ...]
 
 KERNELS = ("torch", "textbook")
 EMBEDDINGS = ("learned", "frozen", "one_hot")
+OUTPUTS = ("full", "adaptive")
 RECURRENT_WEIGHTS = "weight_hh_l0"
 """What torch calls the weights from a state to the next one's gates, ``[G*H, H]``."""
+STEP_WEIGHTS = ("weight_ih_l0", RECURRENT_WEIGHTS, "bias_ih_l0", "bias_hh_l0")
+"""What torch's functions for one step take, in their order."""
 
 
 class GateNorm(nn.Module):
@@ -69,6 +72,8 @@ class Cell(ABC, nn.Module):
     """torch's fused module for the same formulas, where there is one."""
     nonlinearity: str | None = None
     """Which of torch's Elman networks that module shall be."""
+    kernel_step: Callable[..., Any] | None = None
+    """torch's function for one step of them."""
 
     def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__()
@@ -136,6 +141,7 @@ class ElmanTanh(Cell):
     num_gates = 1
     kernel = nn.RNN
     nonlinearity = "tanh"
+    kernel_step = staticmethod(torch.rnn_tanh_cell)
 
     def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
         return (torch.tanh(projected + self.recur(hidden[0])),)
@@ -147,6 +153,7 @@ class ElmanReLU(Cell):
     num_gates = 1
     kernel = nn.RNN
     nonlinearity = "relu"
+    kernel_step = staticmethod(torch.rnn_relu_cell)
 
     def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
         return (torch.relu(projected + self.recur(hidden[0])),)
@@ -161,6 +168,7 @@ class GRU(Cell):
 
     num_gates = 3
     kernel = nn.GRU
+    kernel_step = staticmethod(torch.gru_cell)
 
     def step(self, projected: Tensor, hidden: Hidden) -> Hidden:
         (h,) = hidden
@@ -202,6 +210,7 @@ class LSTM(Cell):
     num_gates = 4
     num_states = 2
     kernel = nn.LSTM
+    kernel_step = staticmethod(torch.lstm_cell)
 
     def __init__(self, input_size: int, hidden_size: int, layer_norm: bool = False) -> None:
         super().__init__(input_size, hidden_size, layer_norm)
@@ -316,10 +325,15 @@ class NetworkConfig:
             ``one_hot`` (``V`` features, one of them 1; d2l 9.5).
         layer_norm: cells normalise their summands (Ba, Kiros and Hinton 2016); for the kernel
             ``textbook``, since the fused ones show no summand.
+        output: how words are scored: ``full`` scores all of them, ``adaptive`` the frequent ones
+            and groups of rare ones, whose words it scores in fewer dimensions and only where one is
+            meant (Grave et al. 2017): several times as fast for large vocabularies.
+        cutoffs: the ids at which the groups of ``adaptive`` begin, such as (2000, 10000). Ids are
+            by falling frequency.
 
     Raises:
-        InputError: for a size below 1, a dropout outside [0, 1), an unknown embedding, or one that
-            cannot be tied.
+        InputError: for a size below 1, a dropout outside [0, 1), an unknown embedding or output,
+            one that cannot be tied, or cutoffs that do not rise.
     """
 
     embedding_size: int = 128
@@ -328,8 +342,12 @@ class NetworkConfig:
     tied: bool = False
     embedding: str = "learned"
     layer_norm: bool = False
+    output: str = "full"
+    cutoffs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        # JSON has no tuples.
+        object.__setattr__(self, "cutoffs", tuple(self.cutoffs))
         for name in ("embedding_size", "hidden_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"network.{name} is {getattr(self, name)}: it must be at least 1")
@@ -343,6 +361,30 @@ class NetworkConfig:
             raise InputError(
                 f"network.tied shares vectors that are learned, and network.embedding is "
                 f"{self.embedding}: set network.embedding=learned or network.tied=false"
+            )
+        self._check_output()
+
+    def _check_output(self) -> None:
+        if self.output not in OUTPUTS:
+            raise InputError(
+                f"unknown network.output {self.output!r}: choose from {', '.join(OUTPUTS)}"
+            )
+        if self.output == "full":
+            if self.cutoffs:
+                raise InputError(
+                    "network.cutoffs are those of the adaptive output: set network.output=adaptive "
+                    "or leave them out"
+                )
+            return
+        if self.tied:
+            raise InputError(
+                "network.output=adaptive has fewer dimensions for rare words, which no embedding "
+                "shares: set network.tied=false or network.output=full"
+            )
+        if not self.cutoffs or self.cutoffs[0] < 1 or sorted({*self.cutoffs}) != [*self.cutoffs]:
+            raise InputError(
+                f"network.cutoffs is {list(self.cutoffs)}: name the ids at which groups of rarer "
+                f"words begin, rising, for example network.cutoffs=[2000,10000]"
             )
 
     def check(self, variant: Variant) -> None:
@@ -441,6 +483,28 @@ class RecurrentStack(Regularised):
                 outputs.append(output if direction == 0 else _reversed(output, turn))
             inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
         return inputs, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def step(self, inputs: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """As :meth:`forward` for one step, ``inputs [1, B, E]``, the faster way in a search.
+
+        For every call, torch's LSTM lays its weights out anew on a CPU, which takes several times
+        as long as a step of few rows.
+        """
+        cell_step = self.cell.kernel_step
+        torchs = [module for module in self.layers if isinstance(module, nn.RNNBase)]
+        if cell_step is None or not torchs or torch.is_grad_enabled() or inputs.is_cuda:
+            found: tuple[Tensor, Hidden] = self(inputs, hidden)
+            return found
+        assert self.num_directions == 1
+        (features,) = inputs
+        finals: list[Hidden] = []
+        for index, module in enumerate(torchs):
+            start = tuple(part[index] for part in hidden)
+            weights = (getattr(module, name) for name in STEP_WEIGHTS)
+            final = cell_step(features, start if len(start) > 1 else start[0], *weights)
+            finals.append((final,) if isinstance(final, Tensor) else final)
+            features = finals[-1][0]
+        return features[None], tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _run(
         self,

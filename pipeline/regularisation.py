@@ -149,8 +149,10 @@ class Penalties:
         penalty = torch.zeros((), device=self.features[-1].device)
         if self.config.activation_penalty:
             # Word by word, the words drawn are scored too; what is learnt from comes last.
-            penalty = penalty + self.config.activation_penalty * self.features[-1].square().mean()
-        outputs = torch.cat(self.outputs)
+            penalty = (
+                penalty + self.config.activation_penalty * self.features[-1].float().square().mean()
+            )
+        outputs = torch.cat(self.outputs).float()
         if self.config.temporal_penalty and len(outputs) > 1:
             changes = outputs[1:] - outputs[:-1]
             penalty = penalty + self.config.temporal_penalty * changes.square().mean()

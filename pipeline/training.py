@@ -20,7 +20,9 @@ from torch import Tensor
 
 from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
+from .precision import PRECISIONS, Precision, check_precision, matmul_precision, slowness
 from .problems.problem import (
+    Batch,
     Batches,
     EstimatedModel,
     Examples,
@@ -53,13 +55,18 @@ class TrainingConfig:
 
     Attributes:
         num_epochs: passes over the training split, at most.
-        batch_size: sentences, windows or streams of a step.
+        batch_size: sentences, windows or streams of a batch.
+        accumulate_batches: batches of a step: their gradients are added up, each weighed by its
+            share of the targets, so that a step is what one batch with all of them would give.
         optimizer: ``sgd``, ``adam`` (Kingma and Ba 2015) or ``adamw`` (Loshchilov and Hutter 2019).
         learning_rate: at the start.
         schedule: ``constant``; ``plateau`` multiplies by ``decay`` after every epoch that is not
             better on validation; ``step`` after every epoch; ``cosine`` falls to 0 over all epochs.
         decay: the factor of ``plateau`` and ``step``.
         weight_decay: as the optimizer defines it.
+        precision: of the products in training. ``fp32``; ``tf32`` rounds their factors to 10 bits,
+            on a GPU; ``bf16`` and ``fp16`` are mixed precision (Micikevicius et al. 2018), ``fp16``
+            for a GPU and with scaled gradients. Validation and scores are of fp32 in any case.
         clip_norm: the gradient's norm is cut to it (Pascanu, Mikolov and Bengio 2013; d2l 9.5);
             None leaves it alone.
         patience: epochs without a better validation loss until training stops; None never stops.
@@ -83,11 +90,13 @@ class TrainingConfig:
 
     num_epochs: int = 10
     batch_size: int = 64
+    accumulate_batches: int = 1
     optimizer: str = "adam"
     learning_rate: float = 0.001
     schedule: str = "constant"
     decay: float = 0.5
     weight_decay: float = 0.0
+    precision: str = "fp32"
     clip_norm: float | None = 1.0
     patience: int | None = 3
     divergence_factor: float | None = None
@@ -101,6 +110,7 @@ class TrainingConfig:
         for name, choices in (
             ("optimizer", tuple(OPTIMIZERS)),
             ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
             ("averaging", AVERAGES),
         ):
             if getattr(self, name) not in choices:
@@ -108,7 +118,13 @@ class TrainingConfig:
                     f"unknown training.{name} {getattr(self, name)!r}: choose from "
                     f"{', '.join(choices)}"
                 )
-        for name in ("num_epochs", "batch_size", "divergence_epochs", "averaging_epochs"):
+        for name in (
+            "num_epochs",
+            "batch_size",
+            "accumulate_batches",
+            "divergence_epochs",
+            "averaging_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
         if self.patience is not None and self.patience < 1:
@@ -239,13 +255,15 @@ def fit(
         state: a kept state to go on from; a new run where it is absent.
 
     Raises:
-        InputError: where the variant does not suit the problem or there is nothing to train on.
+        InputError: where the variant does not suit the problem, the device has not the precision,
+            or there is nothing to train on.
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     check_settings(problem, variant, network, regularisation)
+    check_precision(config.precision, device)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
-    with _own_randomness(device, config.seed):
+    with _own_randomness(device, config.seed), matmul_precision("fp32"):
         model = problem.build(variant, network, vocabulary_sizes).to(device)
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
@@ -256,8 +274,14 @@ def fit(
             given = {problem.input_vectors: torch.from_numpy(vectors).to(device)}
             model.begin_from(given, vocabulary_sizes)
         model.regularise(regularisation)
+        if device.type != "cpu":
+            training, validation = (
+                problem.resident(each, device) for each in (training, validation)
+            )
         loop = _Loop(problem, variant, model, config, device)
         observer = observer or Observer()
+        if slow := slowness(config.precision, device):
+            observer.warn(slow)
         if state is not None:
             loop.restore(state)
             _warn_of_other_bits(state, device, observer)
@@ -280,6 +304,11 @@ def check_settings(
         return
     problem.check_network(network)
     network.check(variant)
+    if network.output == "adaptive" and regularisation.label_smoothing:
+        raise InputError(
+            "regularisation.label_smoothing spreads over all words, which network.output=adaptive "
+            "never scores together: set one of them back to its default"
+        )
     for name in regularisation.active:
         if name not in problem.regularisations:
             known = ", ".join(problem.regularisations) or "none"
@@ -440,6 +469,7 @@ class _Loop:
         self.average = WeightAverage(
             config.averaging, config.averaging_decay, config.averaging_epochs, model
         )
+        self.precision = Precision(config.precision, device)
         self.best: dict[str, Tensor] = {}
         self.hidden: Hidden | None = None
         self.sum_losses = torch.zeros((), dtype=torch.float64, device=device)
@@ -450,7 +480,8 @@ class _Loop:
         while not counters.stopped and counters.epoch <= self.config.num_epochs:
             generator = np.random.default_rng(digest_seed(self.config.seed, counters.epoch))
             batches = self.problem.training_batches(training, self.config.batch_size, generator)
-            finite = self._epoch(batches, observer)
+            with matmul_precision(self.config.precision):
+                finite = self._epoch(batches, observer)
             self._close_epoch(finite, validation, observer)
             observer.save(self.snapshot)
         history, best_epoch = self._pool_epochs(validation)
@@ -466,28 +497,45 @@ class _Loop:
         """The rest of the current epoch; False where the loss is no number any more."""
         counters = self.counters
         self.model.train()
-        for index in range(counters.batch, len(batches)):
-            batch = batches[index].to(self.device)
-            self._set_learning_rate(index, len(batches), batch.rate)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.model.num_steps = counters.step
-            objective, loss, self.hidden = self.model.objective(batch, self.hidden)
-            objective.backward()
-            limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-            self.optimizer.step()
-            self.average.after_step()
-            self.sum_losses += loss.detach()
-            self.sum_norms += norm
-            counters.num_tokens += batch.num_targets
-            counters.batch = index + 1
-            counters.step += 1
+        num_steps = self._steps_of(len(batches))
+        for step in range(self._steps_of(counters.batch), num_steps):
+            last = min(counters.batch + self.config.accumulate_batches, len(batches))
+            self._step([batches[index] for index in range(counters.batch, last)], step / num_steps)
+            counters.batch = last
             observer.step(counters.epoch, counters.batch, len(batches))
-            if counters.batch % CHECK_EVERY == 0 and not bool(self.sum_losses.isfinite()):
+            if (step + 1) % CHECK_EVERY == 0 and not bool(self.sum_losses.isfinite()):
                 return False
             if counters.batch < len(batches):
                 observer.save(self.snapshot)
         return bool(self.sum_losses.isfinite())
+
+    def _step(self, batches: Sequence[Batch], done: float) -> None:
+        """One optimizer step on the gradient of all ``batches``, ``done`` of the epoch before it.
+
+        Sums come before ratios: a batch's objective is per target, and counts by its targets.
+        """
+        num_targets = sum(batch.num_targets for batch in batches)
+        rate = sum(batch.rate for batch in batches) / len(batches)
+        self._set_learning_rate(done, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.num_steps = self.counters.step
+        for batch in batches:
+            with self.precision.forward():
+                objective, loss, self.hidden = self.model.objective(
+                    batch.to(self.device), self.hidden
+                )
+            share = batch.num_targets / max(num_targets, 1)
+            self.precision.backward(objective if len(batches) == 1 else objective * share)
+            self.sum_losses += loss.detach()
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        self.sum_norms += self.precision.step(self.optimizer, limit)
+        self.average.after_step()
+        self.counters.num_tokens += num_targets
+        self.counters.step += 1
+
+    def _steps_of(self, num_batches: int) -> int:
+        """How many optimizer steps so many batches of an epoch make; the last may have fewer."""
+        return -(-num_batches // self.config.accumulate_batches)
 
     def _close_epoch(self, finite: bool, validation: Examples, observer: Observer) -> None:
         counters, config = self.counters, self.config
@@ -507,15 +555,16 @@ class _Loop:
             self._stop_diverged(observer, "is no number any more")
             return
         trained = float(self.sum_losses) / max(counters.num_tokens, 1)
+        num_steps = max(self._steps_of(counters.batch), 1)
         record: dict[str, Any] = {
             "epoch": counters.epoch,
             "step": counters.step,
             "num_tokens": counters.num_tokens,
             "metrics": {
                 **_losses(self.problem, trained, loss),
-                "train/gradient_norm": float(self.sum_norms) / max(counters.batch, 1),
+                "train/gradient_norm": float(self.sum_norms) / num_steps,
                 "train/learning_rate": config.learning_rate
-                * self._scheduled(max(counters.batch - 1, 0), max(counters.batch, 1)),
+                * self._scheduled((num_steps - 1) / num_steps),
             },
         }
         record |= observer.epoch(record)
@@ -590,11 +639,11 @@ class _Loop:
         better = loss < self.counters.best_loss
         return history, max(pool) if better else self.counters.best_epoch
 
-    def _scheduled(self, batch: int, num_batches: int) -> float:
-        """What the schedule makes of the learning rate at a batch of the current epoch."""
+    def _scheduled(self, done: float) -> float:
+        """What the schedule makes of the learning rate where ``done`` of the epoch is over."""
         config, counters = self.config, self.counters
         if config.schedule == "cosine":
-            done = (counters.epoch - 1 + batch / num_batches) / config.num_epochs
+            done = (counters.epoch - 1 + done) / config.num_epochs
             return 0.5 * (1 + math.cos(math.pi * done))
         if config.schedule == "step":
             return config.decay ** (counters.epoch - 1)
@@ -602,9 +651,9 @@ class _Loop:
             return config.decay**counters.num_plateaus
         return 1.0
 
-    def _set_learning_rate(self, batch: int, num_batches: int, rate: float) -> None:
+    def _set_learning_rate(self, done: float, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._scheduled(batch, num_batches) * rate
+            group["lr"] = self.config.learning_rate * self._scheduled(done) * rate
 
     def snapshot(self) -> TrainingState | None:
         """The state after the last step, copied, so that training may go on.
@@ -642,6 +691,7 @@ class _Loop:
             # JSON has no whole numbers for keys.
             "pool": [list(entry) for entry in self.average.pool.items()],
             "numerics": numerics(self.device),
+            "scaler": self.precision.state(),
         }
         return TrainingState(copies, scalars)
 
@@ -664,6 +714,7 @@ class _Loop:
         self.sum_losses, self.sum_norms = tensors["sums"].to(self.device).clone().unbind()
         scalars = dict(state.scalars)
         del scalars["numerics"]
+        self.precision.restore(scalars.pop("scaler"))
         self.average.restore(
             tensors,
             scalars.pop("num_averaged"),

@@ -32,12 +32,17 @@ TRANSLATIONS = ["The weather is fine today.", "I want to go to Beijing.", "How a
 WORDS = Vocabulary(sorted(set("".join(SENTENCES))))
 
 
-def trained(problem: Problem, variant: str = "gru", epochs: int = 60) -> Predictor:
+def trained(
+    problem: Problem,
+    variant: str = "gru",
+    epochs: int = 60,
+    network: NetworkConfig = NetworkConfig(16, 32, 0.0),  # noqa: B008
+) -> Predictor:
     """A model that knows three sentences by heart, through JSON as a checkpoint would be."""
     config = ModelConfig(
         problem,
         Variant.parse(variant),
-        NetworkConfig(16, 32, 0.0),
+        network,
         ZH,
         EN if (len(problem.columns) == 2) else None,
     )
@@ -68,6 +73,22 @@ def test_a_prediction_is_possible_from_nothing_and_from_unknown_words() -> None:
     predictor = trained(NextWord(window=3), epochs=2)
     answers = predictor.predict(["", "龘龘龘", "今"], top=2)
     assert [len(answer) for answer in answers] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("problem", [NextWord(window=3), LanguageModel(bptt=8), Seq2Seq()])
+def test_an_adaptive_softmax_predicts(problem: Problem) -> None:
+    network = NetworkConfig(32, 64, 0.0, output="adaptive", cutoffs=(6, 12))
+    predictor = trained(problem, epochs=150, network=network)
+    assert predictor.config.network == network
+    parameters = {} if problem.name == "next_word" else {"beam": 3}
+    if problem.name == "language_model":
+        parameters["temperature"] = 0.0
+    prompt, found = {
+        "next_word": ("今天天", "气"),
+        "language_model": ("我想", "去北京"),
+        "seq2seq": ("我想去北京", "I want to go to Beijing."),
+    }[problem.name]
+    assert predictor.predict([prompt], **parameters)[0][0].text == found
 
 
 def test_a_language_model_goes_on_where_the_prompt_ends() -> None:

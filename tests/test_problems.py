@@ -27,7 +27,6 @@ from pipeline.problems.problem import (
     Examples,
     TokenModel,
     score_tokens,
-    summed_cross_entropy,
     word_embedding,
 )
 from pipeline.problems.seq2seq import EncoderDecoder
@@ -39,6 +38,7 @@ from pipeline.vocabulary import BOS, EOS, PAD, UNK
 CPU = torch.device("cpu")
 VOCABULARY = 12
 SMALL = NetworkConfig(6, 7, 0.0)
+ADAPTIVE = NetworkConfig(6, 7, 0.0, output="adaptive", cutoffs=(5, 8))
 
 texts = st.lists(st.lists(st.integers(4, VOCABULARY - 1), max_size=9), min_size=1, max_size=7)
 
@@ -456,24 +456,6 @@ def test_equally_likely_words_share_their_places() -> None:
     assert scored.ranks.tolist() == [(VOCABULARY - 4) // 2]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_the_fused_loss_is_the_plain_one(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not fused:
-        monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
-    torch.manual_seed(0)
-    output = torch.nn.Linear(5, 50)
-    features = torch.randn(600, 5, requires_grad=True)
-    targets = torch.randint(0, 50, (600,))
-    loss = summed_cross_entropy(features, output, targets)
-    plain = torch.nn.functional.cross_entropy(
-        output(features), targets, ignore_index=PAD, reduction="sum"
-    )
-    assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
-    ours = torch.autograd.grad(loss, [features, output.weight, output.bias])
-    theirs = torch.autograd.grad(plain, [features, output.weight, output.bias])
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
 def test_the_reason_is_given_for_feeding_what_no_attention_made() -> None:
     with pytest.raises(InputError, match="name the variant bigru-attention"):
         Seq2Seq(input_feeding=True).check(Variant.parse("bigru"))
@@ -509,6 +491,9 @@ CHAPTERS: list[tuple[Problem, str, NetworkConfig]] = [
         ]
     ),
     (Seq2Seq(teacher_forcing=0.5), "gru", SMALL),
+    (Seq2Seq(teacher_forcing=0.5), "gru", ADAPTIVE),
+    (LanguageModel(bptt=4), "lstm-2", ADAPTIVE),
+    (NextWord(window=3), "bigru", ADAPTIVE),
     (
         Seq2Seq(teacher_forcing_schedule="linear", teacher_forcing_steps=3),
         "bilstm-attention",
@@ -536,6 +521,89 @@ def test_every_idea_of_the_chapters_trains_an_epoch(
     )
     losses = [record["metrics"]["valid/loss"] for record in fitted.history]
     assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        LanguageModel(bptt=4),
+        LanguageModel(bptt=4, bptt_varies=True),
+        LanguageModel(bptt=4, partition="random", carry_hidden=False),
+        NextWord(window=3),
+        Seq2Seq(),
+        Classification(max_tokens=6),
+        Tagging(),
+        Forecasting(window=5, horizon=3),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batches_made_on_a_device_are_those_of_the_host(problem: Problem, batch_size: int) -> None:
+    examples = ragged_examples(problem)
+    there = problem.resident(examples, CPU)
+    for made in ("training_batches", "scoring_batches"):
+        arguments = [[batch_size], [batch_size]]
+        if made == "training_batches":
+            arguments = [[batch_size, np.random.default_rng(3)] for _ in range(2)]
+        ours = getattr(problem, made)(there, *arguments[0])
+        theirs = getattr(problem, made)(examples, *arguments[1])
+        assert len(ours) == len(theirs) > 0
+        for index in range(len(theirs)):
+            our, their = ours[index], theirs[index]
+            assert len(our.inputs) == len(their.inputs)
+            for mine, wanted in zip(
+                (*our.inputs, our.targets), (*their.inputs, their.targets), strict=True
+            ):
+                assert mine.dtype == wanted.dtype
+                assert torch.equal(mine, wanted)
+            for name in ("num_targets", "carries_hidden", "rate"):
+                assert getattr(our, name) == getattr(their, name)
+    assert not [each for each in (there.inputs, there.targets) if each and not each.resident]
+
+
+def ragged_examples(problem: Problem) -> Examples:
+    """Rows of many lengths that begin somewhere in their arrays, one of them empty."""
+    generator = np.random.default_rng(5)
+    lengths = generator.integers(1, 12, 20)
+    if problem.name in ("next_word", "language_model"):
+        lengths[[0, 7]] = 0
+    if problem.name == "forecasting":
+        lengths = lengths + 8
+
+    def side(lengths: np.ndarray) -> Ragged:
+        offsets = 3 + np.concatenate(([0], np.cumsum(lengths)))
+        values = generator.integers(4, VOCABULARY, offsets[-1] + 2)
+        if problem.name == "forecasting":
+            return Ragged(values.astype(np.float64), offsets)
+        values = values.astype(np.int32)
+        values.flags.writeable = False
+        return Ragged(values, offsets)
+
+    targets = {
+        "seq2seq": generator.integers(0, 12, len(lengths)),
+        "classification": np.ones(len(lengths), np.int64),
+        "tagging": lengths,
+        "forecasting": generator.integers(1, 6, len(lengths)),
+    }.get(problem.name)
+    return Examples(side(lengths), None if targets is None else side(targets))
+
+
+@pytest.mark.parametrize("problem", [LanguageModel(bptt=4), NextWord(window=3), Seq2Seq()])
+def test_an_adaptive_softmax_scores_what_it_learns(problem: Problem) -> None:
+    """Validation, which computes groups where they are meant, agrees with scores of all words."""
+    torch.manual_seed(0)
+    sizes = [VOCABULARY] * len(problem.columns)
+    model = problem.build(Variant("gru"), ADAPTIVE, sizes)
+    assert isinstance(model, TokenModel)
+    examples = examples_of([[4, 5, 6, 7, 8, 9, 10, 4, 5], [9, 10, 4]], problem)
+    scored = score_tokens(problem, model, examples, 4, CPU)
+    assert scored.nats.mean() == pytest.approx(mean_loss(problem, model, examples, 4, CPU))
+    assert scored.ranks.max() < VOCABULARY
+
+
+@pytest.mark.parametrize("problem", [Classification(), Tagging(), Forecasting()])
+def test_an_adaptive_softmax_is_refused_where_no_words_are_scored(problem: Problem) -> None:
+    with pytest.raises(InputError, match=r"set network.output=full"):
+        problem.check_network(ADAPTIVE)
 
 
 def test_one_hot_tokens_are_rows_of_the_identity() -> None:

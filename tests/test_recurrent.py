@@ -255,8 +255,30 @@ def test_no_layers_are_refused(name: str) -> None:
         {"dropout": -0.1},
         {"embedding": "fixed"},
         {"tied": True, "embedding": "one_hot"},
+        {"output": "sampled"},
+        {"output": "adaptive", "tied": True, "cutoffs": (9,)},
+        {"cutoffs": (9,)},
+        {"cutoffs": (), "output": "adaptive"},
+        {"cutoffs": (9, 9), "output": "adaptive"},
+        {"cutoffs": (0, 9), "output": "adaptive"},
     ],
 )
 def test_networks_are_checked(settings: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         NetworkConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cell", [name for name, cell in CELLS.items() if cell.kernel])
+@pytest.mark.parametrize("kernel", ["torch", "textbook"])
+def test_one_step_of_a_search_is_one_of_the_network(cell: str, kernel: str) -> None:
+    torch.manual_seed(0)
+    stack = RecurrentStack(5, 7, Variant(cell, 3, kernel=kernel), 0.5).eval()
+    inputs = torch.randn(4, 2, 5)
+    hidden = stack.initial_hidden(2)
+    wanted, last = stack(inputs, hidden)
+    with torch.inference_mode():
+        for step, each in enumerate(inputs):
+            output, hidden = stack.step(each[None], hidden)
+            torch.testing.assert_close(output[0], wanted[step])
+    torch.testing.assert_close(hidden, last)
+    assert stack.step(inputs[:1], last)[0].requires_grad

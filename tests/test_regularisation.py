@@ -247,3 +247,11 @@ def test_layer_norm_is_refused_where_a_fused_kernel_runs() -> None:
     with pytest.raises(InputError, match="name the variant bigru-2-textbook"):
         check_settings(NextWord(), Variant.parse("bigru-2"), network, nothing)
     check_settings(NextWord(), Variant.parse("bigru-2-textbook"), network, nothing)
+
+
+def test_an_adaptive_softmax_has_nothing_to_smooth() -> None:
+    network = NetworkConfig(output="adaptive", cutoffs=(5,))
+    with pytest.raises(InputError, match="set one of them back"):
+        check_settings(
+            NextWord(), Variant.parse("gru"), network, RegularisationConfig(label_smoothing=0.1)
+        )

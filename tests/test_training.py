@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
+from pipeline.precision import matmul_precision
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.problems.problem import Examples, padded_texts, score_tokens
-from pipeline.problems.seq2seq import EncoderDecoder
+from pipeline.problems.seq2seq import EncoderDecoder, PairBatches
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
@@ -163,6 +165,8 @@ SETTINGS: list[tuple[Problem, str, dict[str, Any]]] = [
             "regularisation": RegularisationConfig(True, weight_drop=0.2, temporal_penalty=1.0),
         },
     ),
+    (LanguageModel(bptt=4), "gru", {"accumulate_batches": 3, "schedule": "cosine"}),
+    (Seq2Seq(), "lstm-attention", {"accumulate_batches": 2, "batch_size": 4}),
 ]
 
 
@@ -181,6 +185,172 @@ def test_a_run_cut_off_anywhere_ends_with_the_same_bits(
         # Whatever ran in between must not matter.
         torch.manual_seed(last)
         assert same(whole, run(problem, variant, state=observer.kept, **settings)), last
+
+
+HALVES: list[tuple[Problem, str, dict[str, Any]]] = [
+    (LanguageModel(bptt=7), "lstm-2", {}),
+    (LanguageModel(bptt=7), "gru", {"network": NetworkConfig(8, 12, 0.3, tied=True)}),
+    (NextWord(window=3), "birnn_tanh-textbook", {"network": NORMED}),
+    (Seq2Seq(), "bilstm-attention", {"batch_size": 4}),
+    (Seq2Seq(teacher_forcing=0.5), "gru", {"network": NetworkConfig(8, 12, 0.3, tied=True)}),
+    (
+        LanguageModel(bptt=7),
+        "lstm",
+        {"regularisation": RegularisationConfig(True, 0.1, 0.1, 0.2, 0.1, 2.0, 1.0)},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "problem", "variant", "settings"),
+    [("bf16", *case) for case in HALVES] + [("fp16", *case) for case in HALVES[1:3]],
+)
+def test_half_precision_learns_the_same_and_goes_on_with_the_same_bits(
+    precision: str,
+    problem: Problem,
+    variant: str,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Nobody wants fp16 on a CPU, which can do it all the same: so its scaler is tested here too.
+    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    # No dropout for the comparison, since the masks of another type are others.
+    plain = settings | {"network": NetworkConfig(8, 12, 0.0), "num_epochs": 2}
+    if "regularisation" not in settings:
+        exact, near = (
+            run(problem, variant, precision=each, **plain) for each in ("fp32", precision)
+        )
+        assert not same(exact, near)
+        for name in ("train/loss", "valid/loss", "train/gradient_norm"):
+            found, wanted = (each.history[-1]["metrics"][name] for each in (near, exact))
+            assert found == pytest.approx(wanted, rel=0.05), name
+    settings = settings | {"precision": precision, "num_epochs": 2}
+    whole = run(problem, variant, **settings)
+    assert all(value.dtype in (torch.float32, torch.int64) for value in whole.weights.values())
+    observer = CutOff(whole.history[-1]["step"] // 3 + 1)
+    with pytest.raises(Stop):
+        run(problem, variant, observer=observer, **settings)
+    assert same(whole, run(problem, variant, state=observer.kept, **settings))
+
+
+def test_the_scale_of_fp16_is_kept_and_a_step_that_overflows_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    observer = CutOff(3)
+    with pytest.raises(Stop):
+        run(LanguageModel(bptt=7), "gru", precision="fp16", observer=observer)
+    assert observer.kept is not None
+    scaler = observer.kept.scalars["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (65536.0, 3)
+    # Every gradient overflows at this scale: no step counts, and the weights stay.
+    state = TrainingState(
+        observer.kept.tensors,
+        observer.kept.scalars | {"scaler": scaler | {"scale": 2.0**127, "backoff_factor": 0.9999}},
+    )
+    stays = run(LanguageModel(bptt=7), "gru", precision="fp16", state=state, num_epochs=1)
+    for name, value in stays.weights.items():
+        assert torch.equal(value, state.tensors[f"model/{name}"]), name
+    assert stays.history[-1]["metrics"]["train/gradient_norm"] < 100
+
+
+def test_a_cpu_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, warned in ((False, 1), (True, 0)):
+        told = {"architecture": "x86_64", "amx_bf16": able, "avx512_bf16": False}
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda told=told: told, raising=False)
+        listener = Listener()
+        run(NextWord(), num_epochs=1, precision="bf16", observer=listener)
+        assert len(listener.warnings) == warned
+        assert all("training.precision=fp32" in each for each in listener.warnings)
+
+
+def test_a_precision_that_a_device_has_not_is_refused_and_torchs_own_stays() -> None:
+    for precision in ("tf32", "fp16"):
+        with pytest.raises(InputError, match=r"the CPU can do: choose from fp32, bf16"):
+            run(NextWord(), precision=precision)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with matmul_precision("tf32"):
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cudnn.allow_tf32
+            with matmul_precision("fp32"):
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.allow_tf32
+        first = run(NextWord(), num_epochs=1)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert same(first, run(NextWord(), num_epochs=1))
+
+
+class Sizes(Observer):
+    """Notes after how many batches there was a step, and after which a state was offered."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def step(self, epoch: int, batch: int, num_batches: int) -> None:
+        self.steps.append(batch)
+
+
+def test_a_step_of_small_batches_is_that_of_one_large_one() -> None:
+    """The windows of a large batch, in small ones: the same weights, also after the last few."""
+    network, observer = NetworkConfig(8, 12, 0.0), Sizes()
+    settings = {
+        "network": network,
+        "optimizer": "sgd",
+        "learning_rate": 0.5,
+        "schedule": "cosine",
+        "training": corpus(13, 1),
+    }
+    large = run(NextWord(window=3), batch_size=36, **settings)
+    small = run(
+        NextWord(window=3), batch_size=12, accumulate_batches=3, observer=observer, **settings
+    )
+    assert large.history[-1]["step"] == small.history[-1]["step"]
+    for name, value in large.history[-1]["metrics"].items():
+        assert small.history[-1]["metrics"][name] == pytest.approx(value, rel=1e-5), name
+    for name, value in large.weights.items():
+        torch.testing.assert_close(small.weights[name], value, rtol=1e-5, atol=1e-6)
+    in_an_epoch = observer.steps[: len(observer.steps) // 3]
+    assert in_an_epoch[:-1] == list(range(3, in_an_epoch[-1], 3))
+    assert in_an_epoch[-1] % 3, "the last step has fewer batches"
+
+
+def test_batches_of_unlike_size_count_by_their_targets() -> None:
+    """Padding and short batches do not shift the mean: every target weighs the same."""
+    network = NetworkConfig(8, 12, 0.0)
+    pairs = corpus(24, 3, paired=True)
+
+    class Given(Seq2Seq):
+        """Batches as they are listed, whatever their size."""
+
+        def training_batches(self, examples: Examples, *_: Any) -> PairBatches:
+            return PairBatches(examples, [np.array(rows) for rows in parts])
+
+    gradients = []
+    for cuts in ([0, 24], [0, 3, 20, 24]):
+        parts = [range(*cut) for cut in pairwise(cuts)]
+        fitted = fit(
+            Given(),
+            Variant.parse("gru-attention"),
+            network,
+            TrainingConfig(
+                num_epochs=1,
+                optimizer="sgd",
+                learning_rate=1.0,
+                clip_norm=None,
+                accumulate_batches=len(parts),
+            ),
+            pairs,
+            corpus(12, 2, paired=True),
+            [V, V],
+            device=CPU,
+        )
+        assert fitted.history[-1]["step"] == 1
+        gradients.append(fitted.weights)
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-6, atol=1e-6)
 
 
 def test_a_run_cut_off_twice_ends_with_the_same_bits() -> None:
@@ -569,9 +739,11 @@ def test_the_gradient_is_clipped() -> None:
         ({"decay": 1.0}, "decay"),
         ({"clip_norm": 0.0}, "clip_norm"),
         ({"patience": 0}, "patience"),
+        ({"accumulate_batches": 0}, "accumulate_batches"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"divergence_factor": 1.0}, "divergence_factor"),
         ({"divergence_epochs": 0}, "divergence_epochs"),
+        ({"precision": "fp8"}, "fp32, tf32, bf16, fp16"),
         ({"averaging": "swa"}, "none, moving, triggered, last, best"),
         ({"averaging_decay": 1.0}, "averaging_decay"),
         ({"averaging_epochs": 0}, "averaging_epochs"),
@@ -591,6 +763,52 @@ def test_devices() -> None:
         assert resolve_device("auto") == CPU
         with pytest.raises(InputError, match="sees no GPU"):
             resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("problem", "variant", "settings"), SETTINGS[:4])
+def test_data_that_lie_on_the_device_train_the_same_bits(
+    problem: Problem, variant: str, settings: dict[str, Any]
+) -> None:
+    paired = len(problem.columns) == 2
+    training, validation = (
+        problem.resident(corpus(*each, paired=paired), CPU) for each in ((30, 1), (12, 2))
+    )
+    there = run(problem, variant, training=training, validation=validation, **settings)
+    assert same(there, run(problem, variant, **settings))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("problem", "variant"),
+    [
+        (LanguageModel(bptt=7), "lstm-2"),
+        (LanguageModel(bptt=7, partition="random", carry_hidden=False), "gru"),
+        (NextWord(window=3), "bilstm"),
+        (Seq2Seq(), "bigru-attention"),
+    ],
+)
+def test_no_step_waits_for_the_gpu(problem: Problem, variant: str, precision: str) -> None:
+    """From the second step of an epoch to its last: the first one may set libraries up."""
+
+    class Strict(Observer):
+        def step(self, epoch: int, batch: int, num_batches: int) -> None:
+            inner = batch < num_batches - 1
+            torch.cuda.set_sync_debug_mode("error" if inner else "default")
+
+    try:
+        run(
+            problem,
+            variant,
+            device=torch.device("cuda"),
+            precision=precision,
+            observer=Strict(),
+            num_epochs=2,
+            batch_size=4,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -4,7 +4,7 @@ Shape letters: ``T`` time, ``B`` batch, ``H`` hidden, ``D`` directions, ``F`` fe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     EstimatedModel,
@@ -31,6 +32,7 @@ from .problem import (
     order_by_length,
     padded_texts,
     refuse_attention,
+    resident_texts,
     word_embedding,
 )
 
@@ -74,7 +76,7 @@ class Classification(Problem):
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
-        refuse_tied(self.name, network)
+        refuse_word_outputs(self.name, network)
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
@@ -90,6 +92,10 @@ class Classification(Problem):
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         assert examples.targets is not None
         return examples.targets.lengths > 0
+
+    def resident(self, examples: Examples, device: torch.device) -> Examples:
+        """Texts are cut before they go, not in every epoch."""
+        return replace(examples, inputs=self.cut(examples.inputs)).to(device)
 
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
@@ -111,16 +117,21 @@ class Classification(Problem):
         return Ragged.of([row[: self.max_tokens] for row in texts])
 
 
-def refuse_tied(problem: str, network: NetworkConfig) -> None:
-    """Labels are no words of the text: their weights cannot be shared.
+def refuse_word_outputs(problem: str, network: NetworkConfig) -> None:
+    """Labels are no words of the text, and few: they share no weights and have no rare ones.
 
     Raises:
-        InputError: where the network would share them.
+        InputError: where the network would score them as words.
     """
     if network.tied:
         raise InputError(
             f"{problem} cannot tie the output layer to the embedding, labels are no words of the "
             f"text: set network.tied=false"
+        )
+    if network.output != "full":
+        raise InputError(
+            f"{problem} cannot use network.output={network.output}, which is for words, not for "
+            f"labels: set network.output=full"
         )
 
 
@@ -130,12 +141,24 @@ class LabelledBatches(Batches):
     def __init__(self, texts: Ragged, examples: Examples, rows: list[NDArray[np.int64]]) -> None:
         assert examples.targets is not None
         self.texts, self.labels, self.rows = texts, examples.targets, rows
+        if texts.resident:
+            self.on_device = texts.resident.spread(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
+        if self.texts.resident and self.labels.resident:
+            width, on_device = int(self.texts.lengths[rows].max()), self.on_device[index]
+            labels_there = self.labels.resident
+            return Batch(
+                resident_texts(self.texts.resident, on_device, width),
+                labels_there.values[labels_there.offsets[on_device]].long(),
+                NOWHERE,
+                NOWHERE,
+                len(rows),
+            )
         positions = self.labels.offsets[rows]
         labels = self.labels.values[positions].astype(np.int64)
         return Batch(

@@ -19,6 +19,7 @@ from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     EstimatedModel,
@@ -79,6 +80,8 @@ class Forecasting(Problem):
             raise InputError("forecasting has no embedding to tie: set network.tied=false")
         if network.embedding != "learned":
             raise InputError("forecasting has no words to embed: set network.embedding=learned")
+        if network.output != "full":
+            raise InputError("forecasting has no words to score: set network.output=full")
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
@@ -169,10 +172,18 @@ class SeriesBatches(Batches):
         batch_size: int,
     ) -> None:
         assert examples.targets is not None
-        self.series, self.rows, self.steps = examples.inputs, rows, steps
+        self.series, self.rows = examples.inputs, rows
         known = examples.inputs.lengths - examples.targets.lengths
         self.positions = examples.targets.offsets[rows] + steps - known[rows]
         self.window, self.batch_size = window, batch_size
+        self.places = examples.inputs.offsets[rows] + steps
+        if self.series.resident:
+            self.on_device = self.series.resident.spread(
+                [self.places[part] for part in map(self._part, range(len(self)))]
+            )
+
+    def _part(self, index: int) -> slice:
+        return slice(index * self.batch_size, (index + 1) * self.batch_size)
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -180,9 +191,14 @@ class SeriesBatches(Batches):
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        rows, positions = self.rows[part], self.positions[part]
-        places = self.series.offsets[rows] + self.steps[part]
+        if self.series.resident:
+            values, there = self.series.resident.values, self.on_device[index]
+            before = there + torch.arange(-self.window, 0, device=there.device)[:, None]
+            return Batch(
+                (values[before].double(),), values[there].double(), NOWHERE, NOWHERE, len(there)
+            )
+        part = self._part(index)
+        rows, positions, places = self.rows[part], self.positions[part], self.places[part]
         windows = self.series.values[places + np.arange(-self.window, 0)[:, None]]
         values = self.series.values[places].astype(np.float64)
         return Batch(

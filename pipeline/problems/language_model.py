@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
+from ..ragged import Ragged
 from ..recurrent import Hidden, NetworkConfig, Variant
 from ..variants import Baseline
 from ..vocabulary import BOS, EOS, PAD
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     Examples,
@@ -27,6 +29,8 @@ from .problem import (
 )
 
 PARTITIONS = ("sequential", "random")
+ALL = slice(None)
+"""All columns or steps of a grid."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class LanguageModel(Problem):
     ) -> "StreamBatches | PieceBatches":
         """Streams cut anew at a random offset in every epoch (d2l 9.3), so that the cuts move."""
         stream = _stream(examples)
-        offset = int(generator.integers(max(1, min(self.bptt, len(stream.targets)))))
+        offset = int(generator.integers(max(1, min(self.bptt, len(stream)))))
         if self.partition == "random":
             return PieceBatches(stream, batch_size, self.bptt, offset, generator)
         return StreamBatches(
@@ -129,9 +133,21 @@ class _Stream:
     rows: NDArray[np.int64]
     positions: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.targets)
 
-def _stream(examples: Examples) -> _Stream:
-    texts = examples.inputs
+    def grid(self, num_columns: int, offset: int) -> "_Grid":
+        """The stream from ``offset`` on in columns."""
+        return _Grid(self, num_columns, offset)
+
+
+def _stream(examples: Examples) -> "_Stream | _ResidentStream":
+    if examples.inputs.resident:
+        return _ResidentStream(examples.inputs)
+    return _read_stream(examples.inputs)
+
+
+def _read_stream(texts: Ragged) -> _Stream:
     lengths = texts.lengths
     inside = np.ones(int(lengths.sum()) + len(texts), bool)
     inside[np.cumsum(lengths + 1) - 1] = False
@@ -160,8 +176,13 @@ class _Grid:
         filled = np.concatenate((values, np.full(padding, fill, values.dtype)))
         return np.ascontiguousarray(filled.reshape(self.num_columns, self.num_steps).T)
 
-    def batch(self, part: Any, carries_hidden: bool, rate: float = 1.0) -> Batch:
-        """The batch of the part that an index of steps, or of steps and columns, cuts out."""
+    def spread(self, parts: list[NDArray[np.int64]]) -> list[Any]:
+        """Numbers of columns, for batches of them."""
+        return parts
+
+    def batch(self, steps: slice, columns: Any, carries_hidden: bool, rate: float = 1.0) -> Batch:
+        """The batch of some steps of all columns, or of some that :meth:`spread` gave."""
+        part = (steps, columns)
         targets = torch.from_numpy(self.targets[part].astype(np.int64).ravel())
         return Batch(
             (torch.from_numpy(self.inputs[part]),),
@@ -169,6 +190,76 @@ class _Grid:
             self.rows[part].ravel(),
             self.positions[part].ravel(),
             int((targets != PAD).sum()),
+            carries_hidden,
+            rate,
+        )
+
+
+class _ResidentStream:
+    """As :class:`_Stream`, of texts that lie on a device."""
+
+    def __init__(self, texts: Ragged) -> None:
+        self.texts = texts
+        self.num_values = int(texts.lengths.sum())
+
+    def __len__(self) -> int:
+        return self.num_values + len(self.texts)
+
+    def grid(self, num_columns: int, offset: int) -> "_ResidentGrid":
+        """The stream from ``offset`` on in columns."""
+        texts = self.texts.resident
+        assert texts is not None
+        grid = _ResidentGrid(len(self) - offset, num_columns)
+        device = texts.values.device
+        rows = torch.arange(len(self.texts), device=device)
+        # Every text is followed by one <eos>, the last one by padding.
+        places = torch.arange(self.num_values, device=device) + rows.repeat_interleave(
+            texts.lengths(rows), output_size=self.num_values
+        )
+        targets = torch.full((offset + grid.num_cells,), PAD, dtype=torch.int32, device=device)
+        targets[: len(self)] = EOS
+        first = int(self.texts.offsets[0])
+        targets.scatter_(0, places, texts.values[first : first + self.num_values].int())
+        inputs = torch.cat((targets.new_full((1,), EOS), targets[:-1]))
+        inputs[len(self) :] = EOS
+        grid.inputs, grid.targets = (
+            each[offset:].view(grid.num_columns, grid.num_steps).T for each in (inputs, targets)
+        )
+        return grid
+
+
+class _ResidentGrid:
+    """As :class:`_Grid`, on a device: batches are views of one stream; ids there are never PAD."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __init__(self, num_targets: int, num_columns: int) -> None:
+        self.num_targets = num_targets
+        self.num_columns = max(1, min(num_columns, num_targets))
+        self.num_steps = -(-num_targets // self.num_columns)
+        self.num_cells = self.num_columns * self.num_steps
+
+    def spread(self, parts: list[NDArray[np.int64]]) -> list[Any]:
+        """Numbers of columns, for batches of them."""
+        whole = torch.from_numpy(np.concatenate(parts)).to(self.inputs.device)
+        on_device = whole.split([len(part) for part in parts])
+        return list(zip(parts, on_device, strict=True))
+
+    def batch(self, steps: slice, columns: Any, carries_hidden: bool, rate: float = 1.0) -> Batch:
+        """As of :class:`_Grid`."""
+        numbers: NDArray[np.int64] = np.arange(self.num_columns)
+        place: Any = columns
+        if columns is not ALL:
+            numbers, place = columns
+        begin, end, _ = steps.indices(self.num_steps)
+        real = np.clip(self.num_targets - numbers * self.num_steps, begin, end) - begin
+        return Batch(
+            (self.inputs[steps, place],),
+            self.targets[steps, place].long().flatten(),
+            NOWHERE,
+            NOWHERE,
+            int(real.sum()),
             carries_hidden,
             rate,
         )
@@ -182,14 +273,14 @@ class StreamBatches(Batches):
 
     def __init__(
         self,
-        stream: _Stream,
+        stream: _Stream | _ResidentStream,
         num_streams: int,
         bptt: int,
         carry_hidden: bool,
         offset: int,
         generator: np.random.Generator | None = None,
     ) -> None:
-        self.grid = _Grid(stream, num_streams, offset)
+        self.grid = stream.grid(num_streams, offset)
         self.bptt = bptt
         self.carry_hidden = carry_hidden
         self.varies = generator is not None
@@ -209,7 +300,7 @@ class StreamBatches(Batches):
             raise IndexError(index)
         first, end = self.starts[index : index + 2]
         rate = (end - first) / self.bptt if self.varies else 1.0
-        return self.grid.batch(slice(first, end), self.carry_hidden, rate)
+        return self.grid.batch(slice(first, end), ALL, self.carry_hidden, rate)
 
 
 class PieceBatches(Batches):
@@ -217,24 +308,24 @@ class PieceBatches(Batches):
 
     def __init__(
         self,
-        stream: _Stream,
+        stream: _Stream | _ResidentStream,
         batch_size: int,
         bptt: int,
         offset: int,
         generator: np.random.Generator,
     ) -> None:
-        self.grid = _Grid(stream, -(-(len(stream.targets) - offset) // bptt), offset)
-        self.order = generator.permutation(self.grid.num_columns)
-        self.batch_size = batch_size
+        self.grid = stream.grid(-(-(len(stream) - offset) // bptt), offset)
+        order = generator.permutation(self.grid.num_columns)
+        firsts = range(0, len(order), batch_size)
+        self.parts = self.grid.spread([order[first : first + batch_size] for first in firsts])
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.parts)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        columns = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.grid.batch((slice(None), columns), carries_hidden=False)
+        return self.grid.batch(ALL, self.parts[index], carries_hidden=False)
 
 
 class StreamModel(TextModel):
@@ -258,7 +349,7 @@ class StreamModel(TextModel):
 
         ``hidden`` has parts ``[L, B * K, H]``. There is no source, so ``memory`` is not read.
         """
-        outputs, hidden = self.stack(self.embedding(words.flatten())[None], hidden)
+        outputs, hidden = self.stack.step(self.embedding(words.flatten())[None], hidden)
         return self.logits(self.head(outputs[0])).unflatten(0, words.shape), hidden
 
 
@@ -269,7 +360,7 @@ class StreamNgramModel(NgramModel):
     """
 
     def estimate(self, examples: Examples) -> None:
-        stream = _stream(examples)
+        stream = _read_stream(examples.inputs)
         ids = np.concatenate((stream.inputs[:1], stream.targets))
         self.ngrams.estimate(ids, np.arange(len(ids)) == 0)
 

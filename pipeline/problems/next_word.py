@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..ragged import Ragged
+from ..ragged import Ragged, Resident
 from ..recurrent import Hidden, NetworkConfig, Variant
 from ..variants import Baseline
 from ..vocabulary import BOS
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     Examples,
@@ -95,6 +96,11 @@ class WindowBatches(Batches):
         self.targets = targets
         self.window = window
         self.batch_size = batch_size
+        if texts.resident:
+            parts = [
+                targets[first : first + batch_size] for first in range(0, len(targets), batch_size)
+            ]
+            self.on_device = texts.resident.spread(parts)
 
     def __len__(self) -> int:
         return -(-len(self.targets) // self.batch_size)
@@ -102,6 +108,8 @@ class WindowBatches(Batches):
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
+        if self.texts.resident:
+            return self._resident(self.texts.resident, self.on_device[index])
         targets = self.targets[index * self.batch_size : (index + 1) * self.batch_size]
         rows = np.searchsorted(self.texts.offsets, targets, side="right") - 1
         words = targets + np.arange(-self.window, 0)[:, None]
@@ -115,6 +123,13 @@ class WindowBatches(Batches):
             targets,
             len(targets),
         )
+
+    def _resident(self, texts: Resident, targets: Tensor) -> Batch:
+        rows = torch.searchsorted(texts.offsets, targets, right=True) - 1
+        words = targets + torch.arange(-self.window, 0, device=targets.device)[:, None]
+        ids = texts.gather(words, words >= texts.offsets[rows], BOS)
+        goals = texts.values[targets].long()
+        return Batch((ids,), goals, NOWHERE, NOWHERE, len(targets))
 
 
 class WindowModel(TextModel):

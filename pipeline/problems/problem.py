@@ -10,7 +10,7 @@ training loop, the evaluation and the search know only what stands here.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,15 +21,15 @@ from torch.nn import functional
 
 from ..baselines.ngram import KneserNey
 from ..errors import InputError
-from ..ragged import Ragged
+from ..ragged import Ragged, Resident
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, Penalties, RegularisationConfig, Regularised
+from ..softmax import CHUNK_ROWS, AdaptiveSoftmax, FullSoftmax
 from ..variants import Baseline
 from ..vocabulary import EOS, PAD, SPECIALS, UNK
 
-CHUNK_ROWS = 256
-"""Rows whose logits exist at once: 256 measured best on CPU at ``V`` = 10,000."""
-
+NOWHERE = np.zeros(0, np.int64)
+"""Rows and positions of a batch that was made on a device."""
 
 UNRANKED = 2**31 - 1
 """The rank of a word that is on no list."""
@@ -59,6 +59,15 @@ class Examples:
         """The side whose tokens are predicted."""
         return self.inputs if self.targets is None else self.targets
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same examples, whose batches are made on ``device``, from data that lie there once.
+
+        Such batches do not say which example and position a target is of: only losses are computed
+        of them.
+        """
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(self, inputs=self.inputs.to(device), targets=targets)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,9 +76,11 @@ class Batch:
     Attributes:
         inputs: the problem's own tensors.
         targets: the ids to predict, int64 ``[N]``; ``PAD`` is not scored.
-        rows: which example each target belongs to, ``[N]`` (int64, -1 for padding).
+        rows: which example each target belongs to, ``[N]`` (int64, -1 for padding); empty where
+            the batch was made on a device.
         positions: where each target stands in the flat values of the predicted side, ``[N]``; -1
-            for padding and for the end of a sequence, which has no character of its own.
+            for padding and for the end of a sequence, which has no character of its own; empty
+            where ``rows`` is.
         num_targets: targets that are scored.
         carries_hidden: the next batch starts from the state in which this one ends.
         rate: what the learning rate is multiplied by for this step.
@@ -131,7 +142,7 @@ class Model(nn.Module, ABC):
         Raises:
             InputError: for a weight that this model does not have, or has in another shape.
         """
-        own = self.state_dict()
+        own, grown = self.state_dict(), self.grown_sizes(vocabulary_sizes)
         for name, given in weights.items():
             if name not in own or given.dim() != own[name].dim():
                 raise InputError(
@@ -139,13 +150,17 @@ class Model(nn.Module, ABC):
                     f"the same variant with the same network settings"
                 )
             for old, new in zip(given.shape, own[name].shape, strict=True):
-                if old != new and not (old < new and new in vocabulary_sizes):
+                if old != new and not (old < new and new in grown):
                     raise InputError(
                         f"the weights to begin from have {name} of {tuple(given.shape)}, this "
                         f"network of {tuple(own[name].shape)}: give it the same sizes"
                     )
             part = own[name][tuple(slice(size) for size in given.shape)]
             part.copy_(torch.where(given.isnan(), part, given.to(part)))
+
+    def grown_sizes(self, vocabulary_sizes: Sequence[int]) -> set[int]:
+        """Sizes of weights that are larger where a vocabulary has more words."""
+        return set(vocabulary_sizes)
 
     def prepare(self, examples: Examples) -> None:
         """Take what a model must know of the training split before it is trained, as scales."""
@@ -218,7 +233,14 @@ class TokenNetwork(TokenModel):
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's summed cross-entropy in nats."""
         features, hidden = self.features(batch, hidden)
-        return summed_cross_entropy(features, self.head.output, batch.targets), hidden
+        return self.head.output.summed_loss(features, batch.targets), hidden
+
+    def grown_sizes(self, vocabulary_sizes: Sequence[int]) -> set[int]:
+        sizes = super().grown_sizes(vocabulary_sizes)
+        if isinstance(self.head.output, AdaptiveSoftmax):
+            # New words stand behind all others: they join the rarest.
+            sizes |= {size - self.head.output.cutoffs[-2] for size in vocabulary_sizes}
+        return sizes
 
     def regularise(self, config: RegularisationConfig) -> None:
         super().regularise(config)
@@ -234,9 +256,10 @@ class TokenNetwork(TokenModel):
         if self.penalties is not None:
             self.penalties.forget()
         features, hidden = self.features(batch, hidden)
-        loss = summed_cross_entropy(features, self.head.output, batch.targets)
+        loss = self.head.output.summed_loss(features, batch.targets)
         total = loss
         if self.label_smoothing:
+            assert isinstance(self.head.output, FullSoftmax)
             spread = loss + summed_advantage(features, self.head.output, batch.targets)
             total = torch.lerp(loss, spread, self.label_smoothing)
         mean = total / max(batch.num_targets, 1)
@@ -325,6 +348,10 @@ class Problem(ABC):
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         """The rows that can be trained on, or scored: bool ``[N]``."""
 
+    def resident(self, examples: Examples, device: torch.device) -> Examples:
+        """``examples`` for batches that are made on ``device``."""
+        return examples.to(device)
+
     @abstractmethod
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
@@ -336,32 +363,6 @@ class Problem(ABC):
         """Batches in which every target of the split comes exactly once."""
 
 
-def summed_cross_entropy(features: Tensor, output: nn.Linear, targets: Tensor) -> Tensor:
-    """Cross-entropy of ``features [N, F]`` against ``targets [N]``, summed, in nats; PAD is free.
-
-    Where torch has the fused form, logits never exist whole: memory falls from ``N x V`` to
-    ``CHUNK_ROWS x V``, and a training step is up to 1.4 times as fast on CPU. Older versions of
-    torch hold them whole while training.
-    """
-    fused = getattr(functional, "linear_cross_entropy", None)
-    if not torch.is_grad_enabled():
-        parts = zip(features.split(CHUNK_ROWS), targets.split(CHUNK_ROWS), strict=True)
-        return torch.stack([_cross_entropy(output(rows), goals) for rows, goals in parts]).sum()
-    if fused is None:
-        return _cross_entropy(output(features), targets)
-    options = nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK_ROWS, chunking_method=None)
-    loss: Tensor = fused(
-        features,
-        output.weight,
-        targets,
-        linear_bias=output.bias,
-        reduction="sum",
-        ignore_index=PAD,
-        options=options,
-    )
-    return loss
-
-
 def summed_advantage(features: Tensor, output: nn.Linear, targets: Tensor) -> Tensor:
     """How far each target's logit stands above the mean logit of its row, summed; PAD is free.
 
@@ -369,14 +370,12 @@ def summed_advantage(features: Tensor, output: nn.Linear, targets: Tensor) -> Te
     so label smoothing needs no logits beside the target's, ``w_t . f + b_t``.
     """
     real = (targets != PAD)[:, None]
-    chosen = (functional.embedding(targets, output.weight) * features * real).sum()
-    mean = ((features @ output.weight.mean(0))[:, None] * real).sum()
-    biases = ((output.bias[targets] - output.bias.mean())[:, None] * real).sum()
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(output.weight.dtype)
+        chosen = (functional.embedding(targets, output.weight) * features * real).sum()
+        mean = ((features @ output.weight.mean(0))[:, None] * real).sum()
+        biases = ((output.bias[targets] - output.bias.mean())[:, None] * real).sum()
     return chosen - mean + biases
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(logits, targets, ignore_index=PAD, reduction="sum")
 
 
 @dataclass(frozen=True)
@@ -453,12 +452,17 @@ class Head(nn.Module):
     Calling it gives what enters ``output``; logits come from ``output`` itself, in chunks.
     """
 
-    def __init__(self, num_features: int, num_outputs: int, dropout: float) -> None:
+    output: FullSoftmax | AdaptiveSoftmax
+
+    def __init__(
+        self, num_features: int, num_outputs: int, dropout: float, cutoffs: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.dropout = FeatureDropout(dropout)
-        self.output = nn.Linear(num_features, num_outputs)
-        nn.init.zeros_(self.output.bias)
-        nn.init.uniform_(self.output.weight, -0.1, 0.1)
+        if cutoffs:
+            self.output = AdaptiveSoftmax(num_features, num_outputs, cutoffs)
+        else:
+            self.output = FullSoftmax(num_features, num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """What enters ``output``: ``[..., F]``."""
@@ -471,7 +475,7 @@ class WordHead(Head):
 
     def __init__(self, embedding: "WordInput", num_features: int, network: NetworkConfig) -> None:
         size = embedding.size if network.tied else num_features
-        super().__init__(size, embedding.num_words, network.dropout)
+        super().__init__(size, embedding.num_words, network.dropout, network.cutoffs)
         self.projection: nn.Module = nn.Identity()
         if size != num_features:
             self.projection = nn.Linear(num_features, size, bias=False)
@@ -632,6 +636,13 @@ def padded_texts(texts: Ragged, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor
     ids = texts.padded(rows, PAD, int(lengths.max()) + 1).astype(np.int32)
     ids[np.arange(len(rows)), lengths] = EOS
     return torch.from_numpy(np.ascontiguousarray(ids.T)), torch.from_numpy(lengths + 1)
+
+
+def resident_texts(texts: Resident, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """As :func:`padded_texts`, on a device; the longest row has ``width`` tokens."""
+    lengths = texts.lengths(rows)
+    ids = texts.padded(rows, PAD, width + 1)
+    return ids.scatter_(0, lengths[None], EOS), lengths + 1
 
 
 def digest_seed(*parts: object) -> int:

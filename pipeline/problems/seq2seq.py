@@ -5,7 +5,7 @@ Shape letters: ``S`` source steps, ``T`` target steps, ``B`` batch, ``K`` hypoth
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..ragged import Resident
 from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout, one_sequence
 from ..vocabulary import BOS, EOS, PAD
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     Examples,
@@ -28,6 +30,7 @@ from .problem import (
     bounded_batches,
     order_by_length,
     padded_texts,
+    resident_texts,
     word_embedding,
 )
 
@@ -168,12 +171,16 @@ class PairBatches(Batches):
         assert examples.targets is not None
         self.sources, self.targets = examples.inputs, examples.targets
         self.rows = rows
+        if self.sources.resident:
+            self.on_device = self.sources.resident.spread(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
+        if self.sources.resident and self.targets.resident:
+            return self._resident(self.sources.resident, self.targets.resident, index)
         source, source_lengths = padded_texts(self.sources, rows)
         target_lengths = self.targets.lengths[rows]
         width = int(target_lengths.max())
@@ -191,6 +198,23 @@ class PairBatches(Batches):
             np.where(inside, rows[:, None], -1).T.ravel(),
             positions.T.ravel(),
             int(inside.sum()),
+        )
+
+    def _resident(self, sources: Resident, targets: Resident, index: int) -> Batch:
+        rows, on_device = self.rows[index], self.on_device[index]
+        source, source_lengths = resident_texts(
+            sources, on_device, int(self.sources.lengths[rows].max())
+        )
+        lengths = self.targets.lengths[rows]
+        words = targets.padded(on_device, PAD, int(lengths.max()) + 1)
+        shifted = torch.cat((words.new_full((1, len(rows)), BOS), words[:-1]))
+        words = words.scatter_(0, targets.lengths(on_device)[None], EOS)
+        return Batch(
+            (source, source_lengths, shifted),
+            words.long().flatten(),
+            NOWHERE,
+            NOWHERE,
+            int(lengths.sum()) + len(rows),
         )
 
 
@@ -340,7 +364,7 @@ class EncoderDecoder(TokenNetwork):
                 forced = torch.rand(read.shape, device=read.device) < share
                 read = torch.where(forced, read, own.to(read.dtype))
             embedded = self.dropout(self.target_embedding(read[None]))
-            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory)
+            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory, self.decoder)
             queries.append(query)
         scored: Tensor = self.head(torch.cat(queries, dim=1).transpose(0, 1))
         return scored.flatten(0, 1)
@@ -350,10 +374,17 @@ class EncoderDecoder(TokenNetwork):
 
         ``hidden`` has parts ``[L, B * K, H]``; ``memory`` is one copy for all hypotheses.
         """
-        queries, hidden = self._query(self.target_embedding(words), hidden, memory)
+        embedded = self.target_embedding(words)
+        queries, hidden = self._query(embedded, hidden, memory, self.decoder.step)
         return self.logits(self.head(queries)), hidden
 
-    def _query(self, embedded: Tensor, hidden: Hidden, memory: Memory) -> tuple[Tensor, Hidden]:
+    def _query(
+        self,
+        embedded: Tensor,
+        hidden: Hidden,
+        memory: Memory,
+        decode: Callable[[Tensor, Hidden], tuple[Tensor, Hidden]],
+    ) -> tuple[Tensor, Hidden]:
         """One word of ``K`` hypotheses, ``embedded [B, K, E]``: what is scored, ``[B, K, H]``."""
         num_sentences, num_hypotheses = embedded.shape[:2]
         parts = [embedded.flatten(0, 1)]
@@ -364,7 +395,7 @@ class EncoderDecoder(TokenNetwork):
             *state, fed = hidden
             parts.append(fed[0])
             hidden = tuple(state)
-        outputs, hidden = self.decoder(torch.cat(parts, dim=-1)[None], hidden)
+        outputs, hidden = decode(torch.cat(parts, dim=-1)[None], hidden)
         queries = outputs[0].unflatten(0, (num_sentences, num_hypotheses))
         if self.attention is not None:
             queries = self.attention(queries, memory)

@@ -18,8 +18,9 @@ from ..recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ..regularisation import FeatureDropout
 from ..variants import Baseline
 from ..vocabulary import PAD
-from .classification import refuse_tied
+from .classification import refuse_word_outputs
 from .problem import (
+    NOWHERE,
     Batch,
     Batches,
     EstimatedModel,
@@ -64,7 +65,7 @@ class Tagging(Problem):
         refuse_attention(self.name, variant)
 
     def check_network(self, network: NetworkConfig) -> None:
-        refuse_tied(self.name, network)
+        refuse_word_outputs(self.name, network)
 
     def build_recurrent(
         self, variant: Variant, network: NetworkConfig, vocabulary_sizes: Sequence[int]
@@ -100,6 +101,8 @@ class TaggedBatches(Batches):
     def __init__(self, examples: Examples, rows: list[NDArray[np.int64]]) -> None:
         assert examples.targets is not None
         self.tokens, self.labels, self.rows = examples.inputs, examples.targets, rows
+        if self.tokens.resident:
+            self.on_device = self.tokens.resident.spread(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,6 +110,19 @@ class TaggedBatches(Batches):
     def __getitem__(self, index: int) -> Batch:  # type: ignore[override]
         rows = self.rows[index]
         lengths = self.tokens.lengths[rows]
+        if self.tokens.resident and self.labels.resident:
+            width, on_device = int(lengths.max()), self.on_device[index]
+            tags = self.labels.resident.padded(on_device, PAD, width)
+            return Batch(
+                (
+                    self.tokens.resident.padded(on_device, PAD, width),
+                    self.tokens.resident.lengths(on_device),
+                ),
+                tags.long().flatten(),
+                NOWHERE,
+                NOWHERE,
+                int(lengths.sum()),
+            )
         ids = np.ascontiguousarray(self.tokens.padded(rows, PAD).T.astype(np.int32))
         labels = self.labels.padded(rows, PAD, len(ids)).T.astype(np.int64)
         steps = np.arange(len(ids))[:, None]
