@@ -7,13 +7,12 @@ A session is of one model and one text, and for one thread at a time; a model ma
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import InputError
 from .problems.language_model import StreamModel
@@ -117,8 +116,7 @@ class WindowSession(Session):
     bit.
 
     There is no exact way to save that work: when the window moves on by a word, the word that falls
-    out of it has left its trace in every state, and no state tells what it would be without. oneDNN
-    stays as it is, as for ``predict``: without it a window of 5 measured the same at 2 x 200.
+    out of it has left its trace in every state, and no state tells what it would be without.
     """
 
     _predictor: "NextWordPredictor"
@@ -157,10 +155,6 @@ class StreamSession(Session):
     def __init__(self, predictor: "ContinuationPredictor") -> None:
         super().__init__(predictor)
         self._model = predictor.model
-        stack = self._model.stack if isinstance(self._model, StreamModel) else None
-        # nn.LSTM brings its weights into oneDNN's order at every call: a step of 2 x 650 takes
-        # twice the time, of 2 x 200 a third more. No other cell gains anything without.
-        self._relays = stack is not None and any(isinstance(one, nn.LSTM) for one in stack.layers)
         self._places: deque[_Place] = deque(maxlen=KEPT_STATES + 1)
         self._begin()
 
@@ -199,27 +193,9 @@ class StreamSession(Session):
     @torch.inference_mode()
     def _step(self, place: _Place, *, scored: bool) -> None:
         word = torch.tensor([[place.word]], device=self._predictor.device)
-        with _without_onednn(self._relays):
-            if isinstance(self._model, StreamModel) and not scored:
-                vectors = self._model.embedding(word)
-                place.following = self._model.stack(vectors, place.hidden)[1]
-                return
-            logits, place.following = self._model.step(word, place.hidden, NoMemory())
-            place.logits = logits[0]
-
-
-@contextmanager
-def _without_onednn(wanted: bool) -> Iterator[None]:
-    """Where it is wanted, torch's own kernels; afterwards oneDNN is as it was.
-
-    Not by ``torch.backends.mkldnn.flags``: that sets three further settings, and warns.
-    """
-    was = torch.backends.mkldnn.enabled
-    if not wanted or not was:
-        yield
-        return
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = was
+        if isinstance(self._model, StreamModel) and not scored:
+            vectors = self._model.embedding(word)
+            place.following = self._model.stack.step(vectors, place.hidden)[1]
+            return
+        logits, place.following = self._model.step(word, place.hidden, NoMemory())
+        place.logits = logits[0]

@@ -1,14 +1,11 @@
 """A text that is typed gives what the same text gives as a whole, however it came about."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from pipeline import session as session_module
 from pipeline.errors import InputError
@@ -141,42 +138,6 @@ def test_a_text_that_is_replaced_is_cut_as_a_whole() -> None:
     assert (session.feed("北"), session.feed("京大学")) == (["北"], ["京", "大学"])
     session.replace("北京大学")
     assert session.words == predictor.tokenized(["北京大学"])[0] == ["北京大学"]
-
-
-@contextmanager
-def watched(model: Any) -> Iterator[list[bool]]:
-    """Whether oneDNN is on whenever a layer runs."""
-    seen: list[bool] = []
-    hooks = [
-        layer.register_forward_hook(lambda *_: seen.append(bool(torch.backends.mkldnn.enabled)))
-        for layer in model.stack.layers
-    ]
-    yield seen
-    for hook in hooks:
-        hook.remove()
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-@pytest.mark.parametrize(("variant", "expected"), [("lstm-2", False), ("gru-2", True)])
-def test_onednn_is_off_in_an_lstm_alone_and_on_again_after(variant: str, expected: bool) -> None:
-    session = STREAM_PREDICTORS[variant].session()
-    with watched(STREAM_PREDICTORS[variant].model) as seen:
-        session.feed("我们")
-        session.suggest(3)
-    assert seen == [expected] * 6
-    assert torch.backends.mkldnn.enabled
-
-
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-def test_onednn_comes_back_where_a_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise MemoryError
-
-    session = STREAM_PREDICTORS["lstm"].session()
-    monkeypatch.setattr(nn.LSTM, "forward", fail)
-    with pytest.raises(MemoryError):
-        session.suggest()
-    assert torch.backends.mkldnn.enabled
 
 
 @pytest.mark.parametrize("problem", [LanguageModel(), NextWord(window=3)])
