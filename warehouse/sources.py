@@ -13,9 +13,12 @@ All of them come out as lines of JSON, so that whoever reads them needs to know 
 is read as a stream in bounded memory, and its bytes are compared with the digest that it was found
 under: what changes while it is read is refused.
 
-A large file of plain lines is found as several pieces, each with a digest of its own. Where it is
-cut depends on the bytes before the cut alone, so a file that grows at its end keeps all its pieces
-but the last.
+A large file of plain lines is found as several pieces, each with a digest of its own, which can be
+read at the same time. Where it is cut depends on the bytes before the cut alone, so a file that
+grows at its end keeps all its pieces but the last. A `.parquet` file is cut between row groups. The
+others are read as one stream, in no more memory: a compressed file can be unpacked from its start
+alone; in a `.csv` a line end may stand in a quoted field, and in a `.conll` within a sentence, so
+that only who reads from the start knows where a record begins.
 """
 
 import csv
@@ -28,7 +31,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 import orjson
@@ -83,8 +86,9 @@ _BOM = b"\xef\xbb\xbf"
 class SourceFile(BaseModel, frozen=True):
     """A file to read, or a piece of one.
 
-    `digest` is the sha256 (hex) of its `num_bytes` bytes, `checksum` their CRC-32. They begin at
-    byte `begin` of the file, with line `first_line`.
+    `digest` is the sha256 (hex) of its `num_bytes` bytes (in a piece of a `.parquet` file also of
+    what its columns are), `checksum` their CRC-32. They begin at byte `begin` of the file, with
+    line `first_line`.
     """
 
     address: str
@@ -169,6 +173,9 @@ def _pieces(address: str) -> Iterator[SourceFile]:
         raise StorageError(f"The name of {printable(address)} is not UTF-8: rename the file.")
     can_be_cut = _format_of(address) in (_LINES, _TABS) and not _compression_of(address)
     with _reading(address), _open(address) as file:
+        if _format_of(address) == _PARQUET:
+            yield from _parquet_pieces(address, file)
+            return
         piece = _Piece(address)
         while chunk := file.read(BLOCK_BYTES):
             rest = memoryview(chunk)
@@ -187,15 +194,75 @@ def _pieces(address: str) -> Iterator[SourceFile]:
             yield piece.finish()
 
 
+def _parquet_pieces(address: str, file: BinaryIO) -> Iterator[SourceFile]:
+    """The file cut before the row group with which every `PIECE_BYTES` of values are complete.
+
+    What the bytes of a row group mean stands at the end of the file, so a piece of several is
+    named by the columns as well.
+    """
+    bounds, layout = _parquet_cuts(file)
+    file.seek(0)
+    piece = _Piece(address, layout=layout)
+    for end, next_line in bounds:
+        while piece.begin + piece.num_bytes < end:
+            wanted = min(BLOCK_BYTES, end - piece.begin - piece.num_bytes)
+            if not (chunk := file.read(wanted)):
+                break
+            piece.add(memoryview(chunk), 0)
+        yield piece.finish()
+        piece = _Piece(address, end, next_line, layout)
+    while chunk := file.read(BLOCK_BYTES):
+        piece.add(memoryview(chunk), 0)
+    yield piece.finish()
+
+
+def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes]:
+    """Where the file is cut: each time the byte and the row, from 1, behind it; and its columns.
+
+    There is no cut in a small file, in one whose row groups are not in order, and in one that
+    cannot be read, about which whoever reads it will complain.
+    """
+    try:
+        footer = pq.read_metadata(file)
+    except (pa.ArrowException, OSError):
+        return [], b""
+    starts = _row_group_starts(footer)
+    bounds: list[tuple[int, int]] = []
+    num_bytes, next_line = 0, 1
+    for group, start in enumerate(starts):
+        if num_bytes >= PIECE_BYTES:
+            bounds.append((start, next_line))
+            num_bytes = 0
+        num_bytes += footer.row_group(group).total_byte_size
+        next_line += footer.row_group(group).num_rows
+    if not bounds or starts != sorted(set(starts)):
+        return [], b""
+    codecs = [footer.row_group(0).column(i).compression for i in range(footer.num_columns)]
+    return bounds, f"{footer.schema.to_arrow_schema()} {codecs}\n".encode(errors="replace")
+
+
+def _row_group_starts(footer: Any) -> list[int]:
+    """The byte with which each row group begins."""
+    starts = []
+    for index in range(footer.num_row_groups):
+        group = footer.row_group(index)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        pages = [(each.dictionary_page_offset, each.data_page_offset) for each in columns]
+        starts.append(min((page for both in pages for page in both if page), default=0))
+    return starts
+
+
 class _Piece:
     """A piece of a file that is being read for the first time."""
 
-    def __init__(self, address: str, begin: int = 0, first_line: int = 1) -> None:
+    def __init__(
+        self, address: str, begin: int = 0, first_line: int = 1, layout: bytes = b""
+    ) -> None:
         self.begin = begin
         self.next_line = self._first_line = first_line
         self.num_bytes = 0
         self._address = address
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(layout)
         self._checksum = 0
 
     def add(self, chunk: memoryview, num_lines: int) -> None:
@@ -401,15 +468,19 @@ def _unpacked(chunks: Iterable[bytes], compression: str, address: str) -> Iterat
                 if unpacker.eof:
                     piece, unpacker = unpacker.unused_data, None
                 num_unpacked += len(text)
-                if num_unpacked > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * num_packed):
-                    raise StorageError(
-                        f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
-                        " as no text does: unpack it yourself if it is sound."
-                    )
+                _check_expansion(num_unpacked, num_packed, address)
                 if text:
                     yield text
     if unpacker is not None:
         raise StorageError(f"{printable(address)} is cut short: fetch it again.")
+
+
+def _check_expansion(num_unpacked: int, num_packed: int, address: str) -> None:
+    if num_unpacked > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * num_packed):
+        raise StorageError(
+            f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
+            " as no text does: unpack it yourself if it is sound."
+        )
 
 
 def _line_blocks(
@@ -576,9 +647,25 @@ def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[byte
         for _ in _chunks(file, source, block_bytes):
             pass
         file.seek(0)
-        line = 1
+        line = source.first_line
+        num_unpacked = 0
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=1_000):
+            # Without a buffer, or with one for all columns, a whole row group would be in memory.
+            table = pq.ParquetFile(file, pre_buffer=False, buffer_size=block_bytes)
+            end = source.begin + source.num_bytes
+            starts = _row_group_starts(table.metadata)
+            groups = [i for i, start in enumerate(starts) if source.begin <= start < end]
+            sizes = [table.metadata.row_group(i) for i in groups]
+            row_bytes = sum(each.total_byte_size for each in sizes) / max(
+                1, sum(each.num_rows for each in sizes)
+            )
+            for batch in table.iter_batches(
+                batch_size=int(min(1_000, max(1, 4 * block_bytes // max(1.0, row_bytes)))),
+                row_groups=groups,
+                use_threads=False,
+            ):
+                num_unpacked += batch.nbytes
+                _check_expansion(num_unpacked, source.num_bytes, address)
                 yield b"\n".join(map(orjson.dumps, batch.to_pylist())), line
                 line += batch.num_rows
         except (pa.ArrowException, OSError, TypeError) as error:
