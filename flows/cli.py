@@ -516,7 +516,7 @@ def _print_ingest(report: "IngestReport") -> None:
 def _profile(parsed: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from flows.prepare import texts_of
+    from flows.prepare import texts_of, with_user_dictionary
     from flows.profile import profile, read_profile
     from flows.retrain import retrain
     from pipeline.profile import key_figures, remarks
@@ -525,6 +525,9 @@ def _profile(parsed: argparse.Namespace) -> int:
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     recipe = checked(apply_overrides(parameters, {}, signature), signature)
     problem = recipe["problem"]
+    text, target_text = with_user_dictionary(
+        recipe["text"], recipe["target_text"], recipe["user_dictionary"]
+    )
     root = warehouse_root(parsed.warehouse)
     made = _run(
         profile,
@@ -532,7 +535,7 @@ def _profile(parsed: argparse.Namespace) -> int:
             "name": recipe["name"],
             "kind": recipe["records"].kind,
             "columns": list(problem.columns),
-            "texts": list(texts_of(problem, recipe["text"], recipe["target_text"])),
+            "texts": list(texts_of(problem, text, target_text)),
             "splits": recipe["splits"],
             "vocabulary": recipe["vocabulary"],
             "period": getattr(problem, "period", 1),

@@ -45,6 +45,7 @@ from warehouse.errors import StorageError
 BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 64 << 20  # a piece ends with the line that reaches so far
 MAX_LINE_BYTES = 64 << 20
+MAX_DICTIONARY_BYTES = 4 << 20
 MAX_SENTENCE_LINES = 100_000  # of a .conll file
 MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
 FREE_EXPANSION_BYTES = 64 << 20  # ... once it has unpacked to this much
@@ -672,6 +673,34 @@ def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[byte
             raise StorageError(
                 f"{printable(address)} is not sound Parquet ({_one_line(error)}): write it again."
             ) from error
+
+
+def read_user_dictionary(address: str) -> list[tuple[int, str]]:
+    """The entries of a user dictionary, one a line, each with the number of its line.
+
+    Blanks around an entry do not count, empty lines neither.
+
+    Raises:
+        StorageError: the file cannot be read, is not UTF-8, or is over 4 MiB.
+    """
+    with _reading(address), _open(address) as file:
+        content = file.read(MAX_DICTIONARY_BYTES + 1)
+    if len(content) > MAX_DICTIONARY_BYTES:
+        raise StorageError(
+            f"{printable(address)} is over {MAX_DICTIONARY_BYTES >> 20} MiB, as no user dictionary"
+            " is: name one."
+        )
+    entries: list[tuple[int, str]] = []
+    for number, line in enumerate(content.removeprefix(_BOM).split(b"\n"), 1):
+        try:
+            entry = line.decode().strip()
+        except UnicodeDecodeError:
+            raise StorageError(
+                f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
+            ) from None
+        if entry:
+            entries.append((number, entry))
+    return entries
 
 
 # --- messages -------------------------------------------------------------------------------------
