@@ -32,7 +32,7 @@ import numpy.typing as npt
 import orjson
 
 from .errors import InputError
-from .text import TextConfig, Utf8, normalise_batch
+from .text import BLANKS, TextConfig, Utf8, normalise_batch
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dialogues": ("topic", "user1", "user2", "dialog"),
@@ -66,15 +66,6 @@ REASONS = {
 SPLITS = ("train", "valid", "test")
 RAW_BYTES = 4096
 """How much of a rejected line is kept."""
-
-# What str.isspace calls blank, and the characters without width or mark that hide at ends.
-BLANKS = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
-    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-    "\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062"
-    "\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
-)
-"""What is stripped from both ends of a text."""
 
 _PREFIX = re.compile(rf"[Uu][Ss][Ee][Rr]([12])[{re.escape(BLANKS)}]*[：:]")
 _GROUP_TEXT = TextConfig()

@@ -36,6 +36,15 @@ UNITS = ("word", "char", "whitespace", "subword")
 MAX_FREQUENCY = 1_000_000_000
 """Of a user word: jieba's whole dictionary counts 60 million words of text."""
 
+# What str.isspace calls blank, and the characters without width or mark that hide at ends.
+BLANKS = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    "\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062"
+    "\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
+)
+"""What is stripped from both ends of a text that is read, before any step of normalisation."""
+
 # A batch is worked off in pieces of about this many bytes (some 400,000 Chinese characters), so
 # that the memory needed does not grow with the batch.
 _CHUNK_BYTES = 1_200_000
