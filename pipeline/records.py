@@ -299,6 +299,8 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
     records: Records
     if config.kind == "dialogues":
         records, num_dropped = _dialogues(rows, where, names, faults, strings)
+    elif config.kind == "labelled":
+        records = _labelled(rows, where, names, config.labels)
     else:
         records = _READERS[config.kind](rows, where, names)
     rejected = [
@@ -670,11 +672,24 @@ def _texts(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...
     )
 
 
-def _label_of(value: Any) -> str:
-    """A label as text: a whole number and a truth value have one, nothing else but a string."""
+def _label_of(value: Any, labels: tuple[str, ...]) -> str:
+    """A label as text: a whole number and a truth value have one, nothing else but a string.
+
+    What writes whole numbers as 1.0 means 1, unless that is a label of its own.
+    """
     if type(value) is bool:
         return "true" if value else "false"
-    return value.strip(BLANKS) if type(value) is str else str(value)
+    if type(value) is not str:
+        return str(int(value))
+    label = value.strip(BLANKS)
+    if labels and label not in labels:
+        whole = label.rstrip("0").removesuffix(".")
+        return whole if whole in labels and "." in label else label
+    return label
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) in (str, int, bool) or (type(value) is float and value.is_integer())
 
 
 def _fault_of_labelled(
@@ -686,10 +701,10 @@ def _fault_of_labelled(
     name = names[1]
     if name not in row:
         return "missing_key", _missing(name, row)
-    if type(row[name]) not in (str, int, bool):
+    if not _is_label(row[name]):
         kind = _TYPES[type(row[name])]
         return "wrong_type", f"{name!r} is {kind}, not a string or a whole number"
-    label = _label_of(row[name])
+    label = _label_of(row[name], labels)
     if not label:
         return "empty_label", f"{name!r} is empty"
     if labels and label not in labels:
@@ -697,10 +712,15 @@ def _fault_of_labelled(
     return None
 
 
-def _labelled(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Labelled:
+def _labelled(
+    rows: list[Any],
+    places: npt.NDArray[np.int64],
+    names: tuple[str, ...],
+    allowed: tuple[str, ...],
+) -> Labelled:
     texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
     clean = normalise_batch(texts, _GROUP_TEXT)
-    labels = Utf8.of([_label_of(row[names[1]]) for row in rows])
+    labels = Utf8.of([_label_of(row[names[1]], allowed) for row in rows])
     return Labelled(places, _groups(clean.data, clean.offsets), texts, labels)
 
 
@@ -784,7 +804,6 @@ def _checks(
 _READERS: dict[str, Callable[[list[Any], npt.NDArray[np.int64], tuple[str, ...]], Records]] = {
     "text": _texts,
     "pairs": _pairs,
-    "labelled": _labelled,
     "tagged": _tagged,
     "series": _observations,
 }
