@@ -340,7 +340,9 @@ def _fault_of_line(line: bytes, problem: str, position: int) -> tuple[str, str]:
         line.decode()
     except UnicodeDecodeError as error:
         return "not_utf8", f"byte {error.start + 1} of the line is not UTF-8"
-    return "not_json", f"{problem} at character {position + 1} of the line"
+    # Where lines end with CR alone, a whole file is one line.
+    remedy = "; end lines with LF, not with CR alone" if b"\r" in line.rstrip(b"\r") else ""
+    return "not_json", f"{problem} at character {position + 1} of the line{remedy}"
 
 
 def _without(
@@ -765,7 +767,8 @@ def _fault_of_observation(row: Any, names: tuple[str, ...]) -> tuple[str, str] |
     if type(row[value]) not in (str, int, float):
         return "wrong_type", f"{value!r} is {_TYPES[type(row[value])]}, not a number"
     try:
-        finite = math.isfinite(float(row[value]))
+        # Python reads "1_000" as a number, and nobody else does.
+        finite = "_" not in str(row[value]) and math.isfinite(float(row[value]))
     except (ValueError, OverflowError):
         finite = False
     return None if finite else ("not_number", f"{value!r} is no finite number")

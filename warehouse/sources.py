@@ -46,6 +46,7 @@ BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 64 << 20  # a piece ends with the line that reaches so far
 MAX_LINE_BYTES = 64 << 20
 MAX_DICTIONARY_BYTES = 4 << 20
+MAX_FIELD_CHARACTERS = 8 << 20  # of a .csv file; a quote that is never closed reads so far
 MAX_SENTENCE_LINES = 100_000  # of a .conll file
 MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
 FREE_EXPANSION_BYTES = 64 << 20  # ... once it has unpacked to this much
@@ -71,7 +72,9 @@ _MAGICS = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"PAR1": "parquet",
+    b"7z\xbc\xaf\x27\x1c": "7z",
 }
+_TAR_MARK = slice(257, 262)  # where "ustar" stands in the head of an archive
 _ENCODINGS = {  # the longer marks first
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -344,7 +347,7 @@ def blocks(
     with _reading(address):
         form = _format_of(address)
         if form == _PARQUET:
-            yield from _parquet_blocks(source, block_bytes)
+            yield from _parquet_blocks(source, columns, block_bytes)
             return
         with _open(address) as file:
             stream = _chunks(file, source, block_bytes)
@@ -358,7 +361,7 @@ def blocks(
             elif form == _CONLL:
                 yield from _conll_blocks(lines, address, columns, block_bytes)
             else:
-                yield from _csv_blocks(lines, address, block_bytes)
+                yield from _csv_blocks(lines, address, columns, block_bytes)
 
 
 def _chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
@@ -401,6 +404,8 @@ def _decoded(chunks: Iterator[bytes], address: str) -> Iterator[bytes]:
     for mark, encoding in _ENCODINGS.items():
         if first.startswith(mark):
             raise StorageError(f"{printable(address)} is {encoding}: convert it to UTF-8.")
+    if first[_TAR_MARK] == b"ustar":
+        raise StorageError(f"{printable(address)} is a tar archive: unpack it.")
     yield first.removeprefix(_BOM)
     yield from text
 
@@ -415,7 +420,7 @@ def _with_head(chunks: Iterator[bytes]) -> Iterator[bytes]:
     head = b""
     for chunk in chunks:
         head += chunk
-        if len(head) >= 8:
+        if len(head) >= _TAR_MARK.stop:
             yield head
             break
     else:
@@ -599,7 +604,7 @@ def _sentence(lines: list[bytes], columns: Sequence[str]) -> bytes:
 
 
 def _csv_blocks(
-    lines: Iterable[tuple[bytes, int]], address: str, block_bytes: int
+    lines: Iterable[tuple[bytes, int]], address: str, columns: Sequence[str], block_bytes: int
 ) -> Iterator[tuple[bytes, int]]:
     def decoded() -> Iterator[str]:
         for block, first in lines:
@@ -611,6 +616,8 @@ def _csv_blocks(
                     f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
                 ) from None
 
+    # Of the whole process; the default refuses a text of 128 KiB.
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     rows = csv.reader(decoded(), strict=True)
     waiting: list[bytes] = []
     num_waiting = 0
@@ -621,6 +628,12 @@ def _csv_blocks(
             raise StorageError(f"{printable(address)} has no header: name the columns in line 1.")
         if len(set(header)) < len(header):
             raise StorageError(f"{printable(address)} names a column twice: correct the header.")
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if not set(columns) & set(header) and set(columns) & set(header[0].split(separator)):
+                raise StorageError(
+                    f"{printable(address)} is separated by {name}: write commas, with quotes"
+                    " around what holds one."
+                )
         first = end = rows.line_num + 1
         for row in rows:
             if row and len(row) != len(header):
@@ -642,7 +655,9 @@ def _csv_blocks(
         yield b"".join(waiting), first
 
 
-def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _parquet_blocks(
+    source: SourceFile, columns: Sequence[str], block_bytes: int
+) -> Iterator[tuple[bytes, int]]:
     address = source.address
     with _open(address) as file:
         for _ in _chunks(file, source, block_bytes):
@@ -653,6 +668,11 @@ def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[byte
         try:
             # Without a buffer, or with one for all columns, a whole row group would be in memory.
             table = pq.ParquetFile(file, pre_buffer=False, buffer_size=block_bytes)
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise StorageError(
+                    f"{printable(address)} names a column twice: write it with other names."
+                )
             end = source.begin + source.num_bytes
             starts = _row_group_starts(table.metadata)
             groups = [i for i, start in enumerate(starts) if source.begin <= start < end]
@@ -663,16 +683,30 @@ def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[byte
             for batch in table.iter_batches(
                 batch_size=int(min(1_000, max(1, 4 * block_bytes // max(1.0, row_bytes)))),
                 row_groups=groups,
+                columns=list(columns) if set(columns) <= set(names) else None,
                 use_threads=False,
             ):
                 num_unpacked += batch.nbytes
                 _check_expansion(num_unpacked, source.num_bytes, address)
-                yield b"\n".join(map(orjson.dumps, batch.to_pylist())), line
+                rows = batch.to_pylist()
+                yield b"\n".join(orjson.dumps(row, default=_plain) for row in rows), line
                 line += batch.num_rows
-        except (pa.ArrowException, OSError, TypeError) as error:
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, TypeError, ValueError) as error:
             raise StorageError(
                 f"{printable(address)} is not sound Parquet ({_one_line(error)}): write it again."
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value of a column that has no type of JSON; bytes are often text."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"binary": value[:32].hex()}
 
 
 def read_user_dictionary(address: str) -> list[tuple[int, str]]:
