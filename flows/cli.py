@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -478,11 +479,19 @@ def _ingest(parsed: argparse.Namespace) -> int:
 
 def _ingest_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
     """Name, sources and records of a deployment, as the command line changes them."""
-    from flows.retrain import retrain
+    from flows.ingest import ingest
 
-    signature = signature_of(retrain)
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     overrides = dict(setting(each) for each in parsed.set)
+    signature = signature_of(ingest)
+    if any(key.partition(".")[0] not in signature.parameters for key in overrides):
+        # Settings of a training are looked at too, for which torch and MLflow are loaded: seconds.
+        from flows.retrain import retrain
+
+        signature = signature_of(retrain)
+    else:
+        names = [name for name in signature.parameters if name in parameters]
+        parameters = {name: parameters[name] for name in names}
     arguments = checked(apply_overrides(parameters, overrides, signature), signature)
     return {
         "name": arguments["name"],
@@ -655,9 +664,12 @@ def _forget(parsed: argparse.Namespace) -> int:
     _say(f"files and results {would}removed: {report.num_files} and {report.num_results}")
     if report.versions:
         _say(
-            f"trained on these rows, and not changed: {', '.join(report.versions)}; retrain, and "
-            "delete them in MLflow if their owner wishes so"
+            f"trained on these rows, and not changed, nor the samples that MLflow shows of them: "
+            f"{', '.join(report.versions)}; retrain, then delete them if their owner wishes so:"
         )
+        for version, command in sorted(report.versions.items()):
+            _say(f"  {version}: {command}")
+        _say(f"then: tidemill gc --days 0 --warehouse {shlex.quote(str(root))}")
     return OK
 
 

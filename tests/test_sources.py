@@ -131,6 +131,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, make, message: str) -> Non
         find_sources([str(path)])
 
 
+def test_a_file_system_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(StorageError, match=r"a package is missing: pip install 'tidemill\[s3\]'"):
+        find_sources(["s3://bucket/a.jsonl"])
+
+
 def test_a_folder_among_files_does_not_stop_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "b.jsonl").mkdir()

@@ -754,8 +754,9 @@ def _reading(address: str) -> Iterator[None]:
         remedy = "check your credentials for it" if remote else "change its permissions"
         raise StorageError(f"{printable(address)} may not be read: {remedy}.") from None
     except ImportError as error:
+        remedy = "pip install 'tidemill[s3]'" if address.startswith("s3://") else _one_line(error)
         raise StorageError(
-            f"{printable(address)} cannot be read, a package is missing: {_one_line(error)}."
+            f"{printable(address)} cannot be read, a package is missing: {remedy}."
         ) from error
     except Exception as error:
         # Every remote file system has its own classes of errors; a local file has these.
