@@ -207,7 +207,7 @@ def test_blocks_are_the_file_cut_at_lines(
     for i, (_, first) in enumerate(got):
         assert first == 1 + b"".join(block for block, _ in got[:i]).count(b"\n")
     longest = max(map(len, content.split(b"\n"))) + 1
-    assert all(len(block) <= 2 * block_bytes + 8 + longest for block, _ in got)
+    assert all(len(block) <= 2 * block_bytes + 262 + longest for block, _ in got)
 
 
 def gz(content: bytes) -> bytes:
