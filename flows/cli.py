@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -478,11 +479,19 @@ def _ingest(parsed: argparse.Namespace) -> int:
 
 def _ingest_arguments(parsed: argparse.Namespace) -> dict[str, Any]:
     """Name, sources and records of a deployment, as the command line changes them."""
-    from flows.retrain import retrain
+    from flows.ingest import ingest
 
-    signature = signature_of(retrain)
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     overrides = dict(setting(each) for each in parsed.set)
+    signature = signature_of(ingest)
+    if any(key.partition(".")[0] not in signature.parameters for key in overrides):
+        # Settings of a training are looked at too, for which torch and MLflow are loaded: seconds.
+        from flows.retrain import retrain
+
+        signature = signature_of(retrain)
+    else:
+        names = [name for name in signature.parameters if name in parameters]
+        parameters = {name: parameters[name] for name in names}
     arguments = checked(apply_overrides(parameters, overrides, signature), signature)
     return {
         "name": arguments["name"],
@@ -516,7 +525,7 @@ def _print_ingest(report: "IngestReport") -> None:
 def _profile(parsed: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from flows.prepare import texts_of
+    from flows.prepare import texts_of, with_user_dictionary
     from flows.profile import profile, read_profile
     from flows.retrain import retrain
     from pipeline.profile import key_figures, remarks
@@ -525,6 +534,9 @@ def _profile(parsed: argparse.Namespace) -> int:
     parameters = catalogue(parsed.catalogue).parameters_of(parsed.name)
     recipe = checked(apply_overrides(parameters, {}, signature), signature)
     problem = recipe["problem"]
+    text, target_text = with_user_dictionary(
+        recipe["text"], recipe["target_text"], recipe["user_dictionary"]
+    )
     root = warehouse_root(parsed.warehouse)
     made = _run(
         profile,
@@ -532,7 +544,7 @@ def _profile(parsed: argparse.Namespace) -> int:
             "name": recipe["name"],
             "kind": recipe["records"].kind,
             "columns": list(problem.columns),
-            "texts": list(texts_of(problem, recipe["text"], recipe["target_text"])),
+            "texts": list(texts_of(problem, text, target_text)),
             "splits": recipe["splits"],
             "vocabulary": recipe["vocabulary"],
             "period": getattr(problem, "period", 1),
@@ -652,9 +664,12 @@ def _forget(parsed: argparse.Namespace) -> int:
     _say(f"files and results {would}removed: {report.num_files} and {report.num_results}")
     if report.versions:
         _say(
-            f"trained on these rows, and not changed: {', '.join(report.versions)}; retrain, and "
-            "delete them in MLflow if their owner wishes so"
+            f"trained on these rows, and not changed, nor the samples that MLflow shows of them: "
+            f"{', '.join(report.versions)}; retrain, then delete them if their owner wishes so:"
         )
+        for version, command in sorted(report.versions.items()):
+            _say(f"  {version}: {command}")
+        _say(f"then: tidemill gc --days 0 --warehouse {shlex.quote(str(root))}")
     return OK
 
 

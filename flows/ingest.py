@@ -152,7 +152,10 @@ class MendedRow(BaseModel, frozen=True):
 
 @flow(name="ingest")
 def ingest(
-    name: str, sources: list[str], records: RecordsConfig, warehouse: str | None = None
+    name: str,
+    sources: list[str],
+    records: RecordsConfig = RecordsConfig(),  # noqa: B008
+    warehouse: str | None = None,
 ) -> IngestReport:
     """Read `sources` and record what they hold as the next snapshot of `name`."""
     report = ingest_sources(Steps(warehouse_root(warehouse)), name, sources, records)

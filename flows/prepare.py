@@ -7,7 +7,7 @@ vocabulary size cuts nothing again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from flows.caching import Steps, cached_task
+from pipeline.errors import InputError
 from pipeline.part_of_speech import PartOfSpeechTagger
 from pipeline.problems import Problem, Seq2Seq
 from pipeline.records import SPLITS, SplitsConfig
 from pipeline.segmentation import (
     Segmenter,
+    deleted_words,
     dictionary_digest,
     packaged_jieba,
     packaged_segmenter,
@@ -39,7 +41,7 @@ from pipeline.splits import (
     text_keys,
 )
 from pipeline.subwords import Subwords
-from pipeline.text import TextConfig, Tokenizer, Utf8, normalise, uncut_batch
+from pipeline.text import TextConfig, Tokenizer, Utf8, check_user_word, normalise, uncut_batch
 from pipeline.vocabulary import (
     SUBWORDS,
     UNK,
@@ -73,6 +75,7 @@ from warehouse.examples import (
     words_table,
 )
 from warehouse.records import SERIES
+from warehouse.sources import printable, read_user_dictionary
 from warehouse.tables import TableRef, Tables, count_words, dictionary_column, utf8_column
 
 
@@ -158,6 +161,38 @@ def texts_of(
     if isinstance(problem, Seq2Seq):
         return (text, target_text or text)
     return (text,) if problem.columns else ()
+
+
+def with_user_dictionary(
+    text: TextConfig, target_text: TextConfig | None, address: str | None
+) -> tuple[TextConfig, TextConfig | None]:
+    """The settings with the entries of a user dictionary among their words, where jieba cuts.
+
+    The entries themselves are part of the settings from here on: of the keys under which results
+    are kept, and of the checkpoint, so that a prediction cuts as the training did.
+
+    Raises:
+        StorageError: the file cannot be read.
+        InputError: an entry is wrong, or none of the texts is cut by jieba.
+    """
+    if not address:
+        return text, target_text
+    entries = read_user_dictionary(address)
+    configs = [text] if target_text is None else [text, target_text]
+    if not any(config.uses_jieba for config in configs):
+        raise InputError("user_dictionary needs language zh and unit word: it goes to jieba")
+    changed = []
+    for config in configs:
+        if config.uses_jieba:
+            for line, entry in entries:
+                try:
+                    check_user_word(entry, config)
+                except InputError as error:
+                    raise InputError(f"{printable(address)} line {line}: {error}") from None
+            words = (*config.user_words, *(entry for _, entry in entries))
+            config = replace(config, user_words=words)
+        changed.append(config)
+    return changed[0], changed[1] if target_text else None
 
 
 @dataclass(frozen=True)
@@ -369,7 +404,11 @@ def _stored_segmenter(root: str, user_words: tuple[str, ...]) -> Segmenter:
     if found is None:
         arrays.save(key, packaged_segmenter(user_words).tables.to_arrays())
         return packaged_segmenter(user_words)
-    return Segmenter(DictionaryTables.from_arrays(found), lambda: packaged_jieba(user_words))
+    return Segmenter(
+        DictionaryTables.from_arrays(found),
+        lambda: packaged_jieba(user_words),
+        deleted_words(user_words),
+    )
 
 
 @cached_task()

@@ -366,7 +366,12 @@ def summarise(
         turns=lengths_of(sum(turns, Tally())) if turns else None,
         categories={column: values_of(column) for column in categories},
         splits={name: table.num_rows for name, table in splits.tables.items()},
-        left_out={"exact copies": splits.num_duplicates, "leaks": splits.num_leaks},
+        left_out={
+            "exact copies": splits.num_duplicates,
+            "leaks": splits.num_leaks,
+            "near copies of what is held out": splits.num_near_copies,
+            "near duplicates": splits.num_near_duplicates,
+        },
         rejected=dict(sorted(rejected.items())),
         num_dropped_utterances=num_dropped_utterances,
     )

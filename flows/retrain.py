@@ -51,6 +51,7 @@ from flows.prepare import (
     leave_out_known,
     measure_coverage,
     texts_of,
+    with_user_dictionary,
 )
 from flows.profile import (
     ProfileRef,
@@ -145,6 +146,7 @@ def retrain(
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
     snapshot: str | None = None,
     vectors: str | None = None,
+    user_dictionary: str | None = None,
     extend_from: str | None = None,
     rehearsal: float = 1.0,
     device: str = "auto",
@@ -173,6 +175,7 @@ def retrain(
         snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
         vectors: a file of word vectors to begin from, in word2vec's text format, for the words that
             are read; network.embedding says whether they are tuned (learned) or frozen.
+        user_dictionary: a file of more text.user_words, one a line, in jieba's format.
         extend_from: champion, or a version's number, to go on learning from: its words keep their
             ids and weights, and what is new comes behind them.
         rehearsal: with extend_from, the share of the rows which that version learnt from that is
@@ -201,6 +204,7 @@ def retrain(
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
     _check_rehearsal(problem, rehearsal, extend_from)
+    text, target_text = with_user_dictionary(text, target_text, user_dictionary)
     if vectors and extend_from:
         raise InputError("what is extended has its own word vectors: leave out vectors")
     word_vectors = find_vectors(vectors) if vectors else None

@@ -49,7 +49,8 @@ class ForgetReport(BaseModel, frozen=True):
     `num_rows` are records, `num_rejected` rejected lines, `places` where they stood. `snapshots`
     can no longer be read; `heads` took the place of the newest ones, by name. `num_files` (tables
     and pages) and `num_results` were made of those rows and are gone with them. `versions`
-    (`NAME VERSION`) were trained on them.
+    (`NAME VERSION`) were trained on them and are not changed, nor are the samples that MLflow keeps
+    of them; with each stands the command that deletes it.
     """
 
     num_rows: int
@@ -59,7 +60,7 @@ class ForgetReport(BaseModel, frozen=True):
     heads: dict[str, str]
     num_files: int
     num_results: int
-    versions: tuple[str, ...]
+    versions: dict[str, str]
     dry_run: bool
 
 
@@ -372,25 +373,34 @@ def _quotes(content: bytes, texts: set[str]) -> bool:
     return any(json.dumps(text, ensure_ascii=False)[1:-1] in said for text in texts)
 
 
-def _versions_trained_on(root: Path, snapshots: set[str]) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            f"{version.name} {version.version}"
-            for version in registered_versions(root)
-            if version.tags.get("snapshot") in snapshots
-        )
-    )
+def _versions_trained_on(root: Path, snapshots: set[str]) -> dict[str, str]:
+    """`NAME VERSION` of each version that was trained on one of the snapshots -> its removal."""
+    registry = _registry(root)
+    if registry is None:
+        return {}
+    return {
+        f"{version.name} {version.version}": registry.removal_of(version)
+        for version in registered_versions(root)
+        if version.tags.get("snapshot") in snapshots
+    }
 
 
 def registered_versions(root: Path) -> list[Any]:
     """Every registered version; none where nothing was ever registered."""
+    registry = _registry(root)
+    if registry is None:
+        return []
+    return [version for name in registry.names() for version in registry.versions(name)]
+
+
+def _registry(root: Path) -> Any:
+    """The registry; None where nothing was ever registered."""
     server = tracking_uri()
     if server is None and not (root / "mlflow").is_dir():
-        return []
+        return None
     from warehouse.registry import Registry
 
-    registry = Registry(root, server)
-    return [version for name in registry.names() for version in registry.versions(name)]
+    return Registry(root, server)
 
 
 def ingested_names(tables: Tables) -> list[str]:

@@ -28,7 +28,7 @@ from .search import Hypothesis, NoMemory, beam, greedy, sample
 from .series import read_numbers
 from .session import Session, StreamSession, WindowSession
 from .subwords import Subwords
-from .text import TextConfig, Tokenizer
+from .text import BLANKS, TextConfig, Tokenizer
 from .training import resolve_device
 from .variants import Baseline, parse_variant
 from .vocabulary import BOS, EOS, PAD, SPECIALS, SUBWORDS, VOCABULARIES, Vocabulary
@@ -199,8 +199,8 @@ class Predictor(ABC):
         return self.answer(self.encoded(self.tokenized(texts)), **parameters)
 
     def tokenized(self, texts: Sequence[str]) -> list[list[str]]:
-        """The tokens of each text."""
-        return [self.tokenizers[0].tokenize(text) for text in texts]
+        """The tokens of each text, stripped of blanks at its ends as the texts of records are."""
+        return [self.tokenizers[0].tokenize(text.strip(BLANKS)) for text in texts]
 
     def encoded(self, tokens: Sequence[Sequence[str]]) -> Ragged:
         """Their ids."""

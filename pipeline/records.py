@@ -32,7 +32,7 @@ import numpy.typing as npt
 import orjson
 
 from .errors import InputError
-from .text import TextConfig, Utf8, normalise_batch
+from .text import BLANKS, TextConfig, Utf8, normalise_batch
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dialogues": ("topic", "user1", "user2", "dialog"),
@@ -66,15 +66,6 @@ REASONS = {
 SPLITS = ("train", "valid", "test")
 RAW_BYTES = 4096
 """How much of a rejected line is kept."""
-
-# What str.isspace calls blank, and the characters without width or mark that hide at ends.
-BLANKS = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
-    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-    "\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062"
-    "\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
-)
-"""What is stripped from both ends of a text."""
 
 _PREFIX = re.compile(rf"[Uu][Ss][Ee][Rr]([12])[{re.escape(BLANKS)}]*[：:]")
 _GROUP_TEXT = TextConfig()
@@ -308,6 +299,8 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
     records: Records
     if config.kind == "dialogues":
         records, num_dropped = _dialogues(rows, where, names, faults, strings)
+    elif config.kind == "labelled":
+        records = _labelled(rows, where, names, config.labels)
     else:
         records = _READERS[config.kind](rows, where, names)
     rejected = [
@@ -347,7 +340,9 @@ def _fault_of_line(line: bytes, problem: str, position: int) -> tuple[str, str]:
         line.decode()
     except UnicodeDecodeError as error:
         return "not_utf8", f"byte {error.start + 1} of the line is not UTF-8"
-    return "not_json", f"{problem} at character {position + 1} of the line"
+    # Where lines end with CR alone, a whole file is one line.
+    remedy = "; end lines with LF, not with CR alone" if b"\r" in line.rstrip(b"\r") else ""
+    return "not_json", f"{problem} at character {position + 1} of the line{remedy}"
 
 
 def _without(
@@ -679,11 +674,24 @@ def _texts(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...
     )
 
 
-def _label_of(value: Any) -> str:
-    """A label as text: a whole number and a truth value have one, nothing else but a string."""
+def _label_of(value: Any, labels: tuple[str, ...]) -> str:
+    """A label as text: a whole number and a truth value have one, nothing else but a string.
+
+    What writes whole numbers as 1.0 means 1, unless that is a label of its own.
+    """
     if type(value) is bool:
         return "true" if value else "false"
-    return value.strip(BLANKS) if type(value) is str else str(value)
+    if type(value) is not str:
+        return str(int(value))
+    label = value.strip(BLANKS)
+    if labels and label not in labels:
+        whole = label.rstrip("0").removesuffix(".")
+        return whole if whole in labels and "." in label else label
+    return label
+
+
+def _is_label(value: Any) -> bool:
+    return type(value) in (str, int, bool) or (type(value) is float and value.is_integer())
 
 
 def _fault_of_labelled(
@@ -695,10 +703,10 @@ def _fault_of_labelled(
     name = names[1]
     if name not in row:
         return "missing_key", _missing(name, row)
-    if type(row[name]) not in (str, int, bool):
+    if not _is_label(row[name]):
         kind = _TYPES[type(row[name])]
         return "wrong_type", f"{name!r} is {kind}, not a string or a whole number"
-    label = _label_of(row[name])
+    label = _label_of(row[name], labels)
     if not label:
         return "empty_label", f"{name!r} is empty"
     if labels and label not in labels:
@@ -706,10 +714,15 @@ def _fault_of_labelled(
     return None
 
 
-def _labelled(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Labelled:
+def _labelled(
+    rows: list[Any],
+    places: npt.NDArray[np.int64],
+    names: tuple[str, ...],
+    allowed: tuple[str, ...],
+) -> Labelled:
     texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
     clean = normalise_batch(texts, _GROUP_TEXT)
-    labels = Utf8.of([_label_of(row[names[1]]) for row in rows])
+    labels = Utf8.of([_label_of(row[names[1]], allowed) for row in rows])
     return Labelled(places, _groups(clean.data, clean.offsets), texts, labels)
 
 
@@ -754,7 +767,8 @@ def _fault_of_observation(row: Any, names: tuple[str, ...]) -> tuple[str, str] |
     if type(row[value]) not in (str, int, float):
         return "wrong_type", f"{value!r} is {_TYPES[type(row[value])]}, not a number"
     try:
-        finite = math.isfinite(float(row[value]))
+        # Python reads "1_000" as a number, and nobody else does.
+        finite = "_" not in str(row[value]) and math.isfinite(float(row[value]))
     except (ValueError, OverflowError):
         finite = False
     return None if finite else ("not_number", f"{value!r} is no finite number")
@@ -793,7 +807,6 @@ def _checks(
 _READERS: dict[str, Callable[[list[Any], npt.NDArray[np.int64], tuple[str, ...]], Records]] = {
     "text": _texts,
     "pairs": _pairs,
-    "labelled": _labelled,
     "tagged": _tagged,
     "series": _observations,
 }

@@ -23,12 +23,14 @@ Shapes: `T` code points of a batch.
 import hashlib
 import math
 import re
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +79,44 @@ def can_join(word: str) -> bool:
     return _JOINABLE.fullmatch(word) is not None
 
 
+class UserWord(NamedTuple):
+    """What a user says of a word; without a frequency it is given one with which it is found.
+
+    A frequency of 0 deletes the word: it is never found, neither by the dictionary nor by the
+    model. `tag` is its part of speech.
+    """
+
+    word: str
+    frequency: int | None = None
+    tag: str | None = None
+
+
+_USER_WORD = re.compile(r"(.+?)(?: ([0-9]{1,18}))?(?: ([a-z]+))?")
+
+
+def user_word(entry: str) -> UserWord:
+    """A line of a user dictionary as jieba reads it: a word, its frequency, its tag, or less."""
+    found = _USER_WORD.fullmatch(entry)
+    if found is None:
+        return UserWord(entry)
+    word, frequency, tag = found.groups()
+    return UserWord(word, None if frequency is None else int(frequency), tag)
+
+
+def deleted_words(user_words: Iterable[str]) -> frozenset[str]:
+    """Those that `user_words` delete."""
+    return frozenset(found.word for found in map(user_word, user_words) if found.frequency == 0)
+
+
 @lru_cache(maxsize=4)
 def packaged_jieba(user_words: tuple[str, ...] = ()) -> Any:
     """A `jieba.Tokenizer` made from the dictionary that comes with jieba, and `user_words`.
 
-    It is shared by all who ask for the same words: do not change it. jieba's own start would load
-    a cache from the shared temporary folder without any check, so this reads the dictionary.
+    It is shared by all who ask for the same words: do not change it, and cut with `cut_text`.
+    jieba's own start would load a cache from the shared temporary folder without any check, so this
+    reads the dictionary.
+
+    `user_words`: entries as `user_word` reads them, added in order.
     """
     with warnings.catch_warnings():
         # jieba 0.42.1 has invalid escape sequences and may import the deprecated pkg_resources.
@@ -91,15 +125,53 @@ def packaged_jieba(user_words: tuple[str, ...] = ()) -> Any:
     tokenizer = jieba.Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
-    for word in user_words:
-        tokenizer.add_word(word)
+    tokenizer.deleted_words = set(deleted_words(user_words))
+    with _deleting(tokenizer):
+        for entry in user_words:
+            tokenizer.add_word(*user_word(entry))
     return tokenizer
+
+
+_deletions = threading.RLock()
+
+
+@contextmanager
+def _deleting(tokenizer: Any) -> Iterator[None]:
+    """Let jieba's model split the words that were deleted from this tokenizer, and no others.
+
+    jieba keeps one list of them for the whole process. So a word that was deleted from one
+    dictionary would change what is cut by another.
+    """
+    from jieba import finalseg
+
+    with _deletions:
+        before = finalseg.Force_Split_Words
+        finalseg.Force_Split_Words = _deleted_from(tokenizer)
+        try:
+            yield
+        finally:
+            finalseg.Force_Split_Words = before
+
+
+def _deleted_from(tokenizer: Any) -> set[str]:
+    """The words that the model splits: its own, or jieba's where it is not one of ours."""
+    from jieba import finalseg
+
+    found: set[str] = getattr(tokenizer, "deleted_words", finalseg.Force_Split_Words)
+    return found
+
+
+def _lcut(tokenizer: Any, text: str, hmm: bool) -> list[str]:
+    with _deleting(tokenizer):
+        tokens: list[str] = tokenizer.lcut(text, HMM=hmm)
+    return tokens
 
 
 def cut_text(tokenizer: Any, text: str, *, hmm: bool) -> list[str]:
     """The tokens of one text: those of `tokenizer.lcut`, a `jieba.Tokenizer`'s.
 
-    Only a run of more than 10,000 characters without a break is cut apart first.
+    Only a run of more than 10,000 characters without a break is cut apart first. What others in the
+    process have deleted from their dictionaries does not matter for one of `packaged_jieba`.
     """
     tokens: list[str] = []
     done = 0
@@ -107,11 +179,11 @@ def cut_text(tokenizer: Any, text: str, *, hmm: bool) -> list[str]:
         for block in _JOINABLE.finditer(text):
             start, stop = block.span()
             if stop - start > _ENDLESS_BLOCK:
-                tokens += tokenizer.lcut(text[done:start], HMM=hmm)
+                tokens += _lcut(tokenizer, text[done:start], hmm)
                 for at in range(start, stop, _LONGEST_BLOCK):
-                    tokens += tokenizer.lcut(text[at : min(at + _LONGEST_BLOCK, stop)], HMM=hmm)
+                    tokens += _lcut(tokenizer, text[at : min(at + _LONGEST_BLOCK, stop)], hmm)
                 done = stop
-    tokens += tokenizer.lcut(text[done:], HMM=hmm)
+    tokens += _lcut(tokenizer, text[done:], hmm)
     return tokens
 
 
@@ -266,17 +338,21 @@ class Segmenter:
     """Finds the ends of words in a batch of texts, as `jieba.Tokenizer.lcut` does.
 
     `tables` are those of a jieba tokenizer; `reference` returns that tokenizer, and is asked only
-    for runs without a break of 200 to 10,000 characters. (Longer ones: see `cut_text`.)
+    for runs without a break of 200 to 10,000 characters. (Longer ones: see `cut_text`.) `deleted`
+    are the words that were deleted from it, which the model must not find either.
     """
 
-    def __init__(self, tables: Tables, reference: Callable[[], Any]) -> None:
+    def __init__(
+        self, tables: Tables, reference: Callable[[], Any], deleted: Iterable[str] = ()
+    ) -> None:
         self.tables = tables
         self._reference = reference
+        self._deleted = frozenset(deleted)
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Segmenter":
         """For a `jieba.Tokenizer` as it is now."""
-        return cls(Tables.of(tokenizer), lambda: tokenizer)
+        return cls(Tables.of(tokenizer), lambda: tokenizer, _deleted_from(tokenizer))
 
     def ends(self, codes: CodePoints, row_starts: Index, *, hmm: bool = True) -> Mask:
         """bool [T]: whether a token ends behind each code point.
@@ -318,7 +394,7 @@ class Segmenter:
         long = lengths > _LONGEST_BLOCK
         for start, stop in zip(starts[long].tolist(), stops[long].tolist(), strict=True):
             text = codes[start:stop].tobytes().decode("utf-32-le")
-            words = self._reference().lcut(text, HMM=hmm)
+            words = _lcut(self._reference(), text, hmm)
             ends[start:stop] = False
             ends[start - 1 + np.cumsum([len(word) for word in words])] = True
         starts, lengths = starts[~long], lengths[~long]
@@ -342,7 +418,10 @@ class Segmenter:
         several = run_lengths > 1
         run_starts, run_lengths = run_starts[several], run_lengths[several]
         unknown = ~self.tables.is_word(symbols, run_starts, run_lengths)
-        _recognise(self.tables, symbols, alnum, run_starts[unknown], run_lengths[unknown], ends)
+        run_starts, run_lengths = run_starts[unknown], run_lengths[unknown]
+        _recognise(self.tables, symbols, alnum, run_starts, run_lengths, ends)
+        if self._deleted:
+            _split(self._deleted, symbols, run_starts, run_lengths, ends)
 
 
 def dictionary_digest(user_words: tuple[str, ...] = ()) -> str:
@@ -505,15 +584,6 @@ def _recognise(
     """
     if not len(starts):
         return
-    from jieba import finalseg
-
-    if finalseg.Force_Split_Words:
-        # Words that were deleted from some dictionary of this process: jieba itself knows how.
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            text = symbols[start : start + length].tobytes().decode("utf-16-le")
-            ends[start : start + length] = False
-            ends[start - 1 + np.cumsum([len(word) for word in finalseg.cut(text)])] = True
-        return
     at = _spans(starts, lengths)
     han = symbols[at] >= _FIRST_HAN
     # Parts of a run: Chinese characters, or others.
@@ -539,6 +609,26 @@ def _recognise(
         text = symbols[start : start + length].tobytes().decode("utf-16-le")
         ends[start : start + length] = False
         ends[[start + end for end in _ends_of_numbers_and_names(text)]] = True
+
+
+def _split(
+    deleted: frozenset[str], symbols: Symbols, starts: Index, lengths: Index, ends: Mask
+) -> None:
+    """Set `ends` behind each character of the deleted words that the model found in the runs."""
+    if not len(starts):
+        return
+    first = np.zeros(_END_HAN, bool)
+    first[[ord(word[0]) for word in deleted if _FIRST_HAN <= ord(word[0]) < _END_HAN]] = True
+    at = _spans(starts, lengths)
+    # A token ends with each run, so that what is left of it lies in one run.
+    stops = at[ends[at]] + 1
+    begins = np.append(np.zeros(1, np.int64), stops[:-1])
+    run_of = np.searchsorted(starts, stops - 1, side="right") - 1
+    begins = np.maximum(begins, starts[run_of])
+    asked = (stops - begins > 1) & first[symbols[begins]]
+    for begin, stop in zip(begins[asked].tolist(), stops[asked].tolist(), strict=True):
+        if symbols[begin:stop].tobytes().decode("utf-16-le") in deleted:
+            ends[begin:stop] = True
 
 
 @lru_cache(maxsize=1 << 14)

@@ -21,11 +21,29 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InputError
-from .segmentation import Segmenter, can_join, cut_text, packaged_jieba, packaged_segmenter
+from .segmentation import (
+    Segmenter,
+    can_join,
+    cut_text,
+    packaged_jieba,
+    packaged_segmenter,
+    user_word,
+)
 from .subwords import Subwords
 
 LANGUAGES = ("zh", "en")
 UNITS = ("word", "char", "whitespace", "subword")
+MAX_FREQUENCY = 1_000_000_000
+"""Of a user word: jieba's whole dictionary counts 60 million words of text."""
+
+# What str.isspace calls blank, and the characters without width or mark that hide at ends.
+BLANKS = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    "\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062"
+    "\u2063\u2064\u2066\u2067\u2068\u2069\ufeff"
+)
+"""What is stripped from both ends of a text that is read, before any step of normalisation."""
 
 # A batch is worked off in pieces of about this many bytes (some 400,000 Chinese characters), so
 # that the memory needed does not grow with the batch.
@@ -239,7 +257,8 @@ class TextConfig:
       code point, blanks too), "whitespace" (what stands between blanks, for text cut before) or
       "subword" (pieces of words that are learnt from the training split).
     - `hmm`: let jieba's hidden Markov model find words that its dictionary lacks.
-    - `user_words`: words to add to jieba's dictionary.
+    - `user_words`: words to add to jieba's dictionary, each as a line of a user dictionary: the
+      word, `WORD FREQUENCY` (0 deletes it), `WORD TAG` or `WORD FREQUENCY TAG`.
     - `normalisation`: the steps of `normalise`, in order.
     - `lowercase`: lower case, after normalisation.
     - `subword_size`: how many subwords are learnt, single characters included; all get an id,
@@ -269,22 +288,35 @@ class TextConfig:
             raise InputError(f"subword_size is {self.subword_size}: give 1 or more, such as 8000")
         if self.user_words and not self.uses_jieba:
             raise InputError("user_words need language zh and unit word: they go to jieba")
-        for word in self.user_words:
-            clean = _normalise_as(word, self)
-            if word != clean:
-                raise InputError(
-                    f"the user word {word!r} never occurs in normalised text: write {clean!r}"
-                )
-            if not can_join(word):
-                raise InputError(
-                    f"the user word {word!r} can never be found: jieba joins only Chinese "
-                    "characters, ASCII letters, digits and + # & . _ % -"
-                )
+        seen: set[str] = set()
+        for entry in self.user_words:
+            check_user_word(entry, self)
+            if user_word(entry).word in seen:
+                raise InputError(f"the user word {user_word(entry).word!r} is given twice")
+            seen.add(user_word(entry).word)
 
     @property
     def uses_jieba(self) -> bool:
         """Whether text is cut into Chinese words."""
         return (self.language, self.unit) == ("zh", "word")
+
+
+def check_user_word(entry: str, config: TextConfig) -> None:
+    """Raise `InputError` for an entry of a user dictionary that could never have an effect."""
+    word, frequency, _ = user_word(entry)
+    clean = _normalise_as(word, config)
+    if word != clean:
+        raise InputError(f"the user word {word!r} never occurs in normalised text: write {clean!r}")
+    if not can_join(word):
+        raise InputError(
+            f"the user word {word!r} can never be found: jieba joins only Chinese characters, "
+            "ASCII letters, digits and + # & . _ % -; behind it may stand its frequency (0 deletes "
+            "it) and its tag, with one blank before each"
+        )
+    if frequency is not None and frequency > MAX_FREQUENCY:
+        raise InputError(
+            f"the user word {word!r} has the frequency {frequency}: give at most {MAX_FREQUENCY}"
+        )
 
 
 def _normalise_as(text: str, config: TextConfig) -> str:
@@ -526,7 +558,8 @@ class Tokenizer:
         """A tokenizer that does as `config` says.
 
         `segmenter`: one made before from the same user words, say from stored tables:
-        `Segmenter(Tables.from_arrays(arrays), lambda: packaged_jieba(config.user_words))`.
+        `Segmenter(Tables.from_arrays(arrays), lambda: packaged_jieba(config.user_words),
+        deleted_words(config.user_words))`.
 
         `subwords`: what was learnt. Unit subword cuts nothing without, but joins.
         """

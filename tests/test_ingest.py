@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = ROOT.parent / "shared" / "data" / "hostile"
 LENIENT = RecordsConfig(max_rejected=1.0)
 EN_ZH = RecordsConfig("pairs", {"source": "en", "target": "zh"}, max_rejected=1.0)
+REVIEWS = RecordsConfig("labelled", {"text": "review"}, max_rejected=1.0, labels=("0", "1"))
+READERS = {"dialog": LENIENT, "pairs": EN_ZH, "tsv-pairs": EN_ZH, "reviews": REVIEWS}
 
 
 def line(number: int, num_utterances: int = 3) -> str:
@@ -207,15 +209,14 @@ def expectations() -> list[dict[str, str]]:
     if not HOSTILE.is_dir():
         return []
     with (HOSTILE / "EXPECT.tsv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [row for row in rows if row["reader"] in ("dialog", "pairs", "tsv-pairs")]
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 @pytest.mark.skipif(not expectations(), reason="needs the hostile files in ../shared/data")
 @pytest.mark.parametrize("expected", expectations(), ids=lambda row: row["file"])
 def test_hostile_files(warehouse: Path, expected: dict[str, str]) -> None:
     source = str(HOSTILE / expected["file"])
-    records = LENIENT if expected["reader"] == "dialog" else EN_ZH
+    records = READERS[expected["reader"]]
     if not int(expected["rows_accepted"] or 0):
         with pytest.raises((InputError, StorageError)) as raised:
             run(warehouse, source, records=records)

@@ -12,7 +12,7 @@ from flows import prepare
 from flows.caching import Steps
 from flows.catalogue import SAMPLES
 from flows.ingest import ingest_sources
-from flows.prepare import SplitRefs
+from flows.prepare import SplitRefs, with_user_dictionary
 from flows.retrain import RetrainReport, retrain
 from pipeline.errors import InputError
 from pipeline.prediction import Predictor
@@ -58,6 +58,44 @@ def test_tables_are_made_once_and_mapped_then(
     forget_tables()
     assert cut(warehouse, config, text) == first
     forget_tables()
+
+
+def test_a_user_dictionary_becomes_part_of_the_settings(warehouse: Path, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_bytes("\ufeff杭研大厦 5 n\r\n\n  网易 0 \n来到了".encode())
+    plain = TextConfig(user_words=("云计算",))
+    text, target = with_user_dictionary(plain, TextConfig(language="en"), str(file))
+    assert text == TextConfig(user_words=("云计算", "杭研大厦 5 n", "网易 0", "来到了"))
+    assert target == TextConfig(language="en")
+    assert with_user_dictionary(plain, None, None) == (plain, None)
+    forget_tables()
+    expected = ["他", "来到了", "网", "易", "杭研大厦"]
+    assert Tokenizer(TextConfig(**asdict(text))).tokenize("他来到了网易杭研大厦") == expected
+    for _ in range(2):  # with tables that are made, and with stored ones
+        assert cut(warehouse, text, "他来到了网易杭研大厦") == expected
+        forget_tables()
+
+
+@pytest.mark.parametrize(
+    ("content", "config", "message"),
+    [
+        (None, {}, "words.txt does not exist"),
+        ("云计算\n张 三\n".encode(), {}, r"words.txt line 2: the user word '张 三' can never"),
+        ("云计算\n张三".encode("gbk"), {}, "words.txt is not UTF-8 in line 1"),
+        (b"x" * (5 << 20), {}, "is over 4 MiB"),
+        (b"a\n\x1b[31m", {}, r"words.txt line 2: the user word '\\x1b\[31m'"),
+        ("云计算\n云计算 5".encode(), {}, "'云计算' is given twice"),
+        ("云计算".encode(), {"unit": "char"}, "user_dictionary needs language zh and unit word"),
+    ],
+)
+def test_a_wrong_user_dictionary_is_refused(
+    tmp_path: Path, content: bytes | None, config: dict[str, str], message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "words.txt").write_bytes(content)
+    with pytest.raises((InputError, StorageError), match=message) as raised:
+        with_user_dictionary(TextConfig(**config), None, str(tmp_path / "words.txt"))
+    assert str(raised.value).isprintable()
 
 
 def test_damaged_tables_are_made_anew(warehouse: Path) -> None:

@@ -110,6 +110,7 @@ def test_the_numbers_are_those_of_the_texts(warehouse: Path, tmp_path: Path) -> 
     assert profile.categories == {"topic": (("闲聊", 31),)}
     assert profile.rejected == {"not_json": 1}
     assert sum(profile.splits.values()) + sum(profile.left_out.values()) == 62
+    assert list(profile.left_out)[2:] == ["near copies of what is held out", "near duplicates"]
     (vocabulary,) = profile.vocabularies
     assert vocabulary.num_words <= 26
     assert set(vocabulary.unknown_rates) == {"train", "valid", "test"}

@@ -477,6 +477,11 @@ def test_running_text_keeps_its_lines() -> None:
     assert [(each.line, each.reason) for each in block.rejected] == [(2, "empty_text")]
 
 
+def labels_of(block: Block) -> list[str]:
+    assert isinstance(block.records, Labelled)
+    return block.records.labels.to_list()
+
+
 def test_labelled_texts() -> None:
     block = read_as(
         "labelled",
@@ -494,6 +499,11 @@ def test_labelled_texts() -> None:
     assert len(set(block.records.groups)) == 1
     reasons = ["wrong_type", "empty_label", "missing_key", "empty_text"]
     assert [each.reason for each in block.rejected] == reasons
+    lines = [f'{{"text": "a", "label": {label}}}' for label in ('"1.0"', '"1.00 "', "1.0", '"10"')]
+    assert labels_of(read_as("labelled", *lines)) == ["1.0", "1.00", "1", "10"]
+    known = read_as("labelled", *lines, labels=("0", "1"))
+    assert labels_of(known) == ["1", "1", "1"] and known.rejected[0].reason == "unknown_label"
+    assert labels_of(read_as("labelled", lines[0], labels=("1.0", "1"))) == ["1.0"]
     (other,) = read_as("labelled", '{"text": "a", "label": "c"}', labels=("a", "b")).rejected
     assert other.reason == "unknown_label" and other.detail.endswith("one of a, b")
 

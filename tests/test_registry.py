@@ -465,6 +465,24 @@ def test_requirements_are_few_and_pinned() -> None:
     assert all("==" in line and "+" not in line for line in lines)
 
 
+def test_a_version_is_removed_by_the_command_that_is_told(registry: Registry, root: Path) -> None:
+    registry.publish(publication(root, tags={"snapshot": "s1"}))
+    registry.publish(publication(root, bias=0.7, variant="lstm"))
+    gone, kept = sorted(registry.versions(NAME), key=lambda each: each.version)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", registry.removal_of(gone)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert registry.versions(NAME) == [kept]
+    left = [each.as_posix() for each in (root / "mlflow").rglob("*") if each.is_file()]
+    assert any(kept.run_id in each for each in left)
+    assert not any(gone.run_id in each or gone.model_id in each for each in left)
+
+
 def test_promotion_names_the_champion_and_the_one_before(registry: Registry, root: Path) -> None:
     for bias in (1.0, 2.0, 3.0):
         registry.publish(publication(root, bias=bias))

@@ -16,6 +16,7 @@ from pipeline.segmentation import (
     cut_text,
     packaged_jieba,
     packaged_segmenter,
+    user_word,
 )
 
 ALPHABET = (
@@ -139,6 +140,57 @@ def test_added_reweighted_and_deleted_words(own_jieba, hmm):
         own_jieba.del_word(word)
     texts = ["他来到了网易杭研大厦", *fuzzed(5, 600, added + deleted)]
     assert_same(Segmenter.of(own_jieba), own_jieba, texts, hmm)
+
+
+@pytest.mark.parametrize("hmm", [True, False])
+def test_entries_of_a_user_dictionary_do_what_jieba_does(own_jieba, hmm):
+    draw = random.Random(8)
+    dictionary = [word for word, count in own_jieba.FREQ.items() if count and len(word) > 1]
+    words = [*draw.sample(dictionary, 150), "杭研", "C++", "的"]
+    words += ["".join(draw.choices(ALPHABET[:60], k=draw.randrange(2, 6))) for _ in range(150)]
+    entries = []
+    for word in dict.fromkeys(words):
+        frequency = draw.choice([None, 0, 1, 50, 1_000_000])
+        tag = draw.choice([None, "n"])
+        if frequency == 0:
+            own_jieba.del_word(word)
+        else:
+            own_jieba.add_word(word, frequency, tag)
+        parts = [word, *map(str, [] if frequency is None else [frequency]), *([tag] if tag else [])]
+        entries.append(" ".join(parts))
+    assert own_jieba.FREQ["杭研"] in (0, 1, 50, 1_000_000)
+    own = packaged_jieba(tuple(entries))
+    assert (own.FREQ, own.total) == (own_jieba.FREQ, own_jieba.total)
+    texts = ["他来到了网易杭研大厦", "啊" * 250, *fuzzed(9, 600, words)]
+    split_by_all = set(finalseg.Force_Split_Words)
+    expected = [own_jieba.lcut(text, HMM=hmm) for text in texts]
+    # What jieba remembers for the whole process is neither needed nor changed.
+    finalseg.Force_Split_Words.clear()
+    segmenter = Segmenter.of(own)
+    assert [cut_text(own, text, hmm=hmm) for text in texts] == expected
+    assert cut(segmenter, texts, hmm) == expected
+    assert not finalseg.Force_Split_Words
+    finalseg.Force_Split_Words.update(split_by_all | {"杭研大厦"})
+    assert [cut_text(own, text, hmm=hmm) for text in texts] == expected
+    assert cut(segmenter, texts, hmm) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("云计算", ("云计算", None, None)),
+        ("云计算 5", ("云计算", 5, None)),
+        ("云计算 n", ("云计算", None, "n")),
+        ("云计算 0 nz", ("云计算", 0, "nz")),
+        ("C++ c", ("C++", None, "c")),
+        ("云 计算", ("云 计算", None, None)),
+        ("云计算 -5", ("云计算 -5", None, None)),
+        ("云计算 " + "9" * 5_000, ("云计算 " + "9" * 5_000, None, None)),
+        ("", ("", None, None)),
+    ],
+)
+def test_an_entry_is_read_as_jieba_reads_it(entry, expected):
+    assert user_word(entry) == expected
 
 
 @pytest.mark.parametrize("hmm", [True, False])

@@ -131,6 +131,12 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, make, message: str) -> Non
         find_sources([str(path)])
 
 
+def test_a_file_system_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(StorageError, match=r"a package is missing: pip install 'tidemill\[s3\]'"):
+        find_sources(["s3://bucket/a.jsonl"])
+
+
 def test_a_folder_among_files_does_not_stop_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     (tmp_path / "b.jsonl").mkdir()
@@ -201,7 +207,7 @@ def test_blocks_are_the_file_cut_at_lines(
     for i, (_, first) in enumerate(got):
         assert first == 1 + b"".join(block for block, _ in got[:i]).count(b"\n")
     longest = max(map(len, content.split(b"\n"))) + 1
-    assert all(len(block) <= 2 * block_bytes + 8 + longest for block, _ in got)
+    assert all(len(block) <= 2 * block_bytes + 262 + longest for block, _ in got)
 
 
 def gz(content: bytes) -> bytes:
@@ -350,6 +356,109 @@ def test_a_parquet_row_is_a_line(tmp_path: Path) -> None:
     assert [first for _, first in got] == [1, 1001]
     assert [json.loads(line) for block, _ in got for line in block.split(b"\n")] == rows
 
+
+def test_a_large_parquet_file_is_cut_between_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"en": f"line {i}", "zh": f"第{i}句"} for i in range(1_000)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=90)
+    (whole,) = find_sources([str(path)])
+    assert (whole.begin, whole.first_line, whole.num_bytes) == (0, 1, path.stat().st_size)
+    monkeypatch.setattr("warehouse.sources.PIECE_BYTES", 4_000)
+    pieces = find_sources([str(path)])
+    assert [piece.first_line for piece in pieces] == [1, 181, 361, 541, 721, 901]
+    assert sum(piece.num_bytes for piece in pieces) == whole.num_bytes
+    assert len({piece.cache_digest() for piece in pieces}) == len(pieces)
+    got = {
+        first + i: json.loads(line)
+        for piece in reversed(pieces)
+        for block, first in blocks(piece)
+        for i, line in enumerate(block.split(b"\n"))
+    }
+    assert [got[i] for i in range(1, 1_001)] == rows
+    # The same bytes under other names of columns are other records.
+    swapped = pa.Table.from_pylist(rows).rename_columns(["zh", "en"])
+    pq.write_table(swapped, tmp_path / "b.parquet", row_group_size=90)
+    others = find_sources([str(tmp_path / "b.parquet")])
+    assert [each.num_bytes for each in others][:-1] == [each.num_bytes for each in pieces][:-1]
+    assert {each.digest for each in others}.isdisjoint(each.digest for each in pieces)
+    changed = bytearray(path.read_bytes())
+    changed[pieces[2].begin + 9] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(StorageError, match="changed while"):
+        list(blocks(pieces[2]))
+
+
+def pairs_of(num_bytes: int) -> list[dict[str, str]]:
+    row = {"source": "今天的天气很好，" * 40, "target": "the weather is fine today " * 40}
+    size = len(json.dumps(row, ensure_ascii=False).encode())
+    return [{**row, "source": f"{i}{row['source']}"} for i in range(num_bytes // size)]
+
+
+def write_pairs(path: Path, rows: list[dict[str, str]]) -> None:
+    if path.suffix == ".parquet":
+        # One row group that does not shrink: read at once, all of it would be in memory.
+        table = pa.Table.from_pylist(rows)
+        pq.write_table(
+            table, path, row_group_size=len(rows), compression=None, use_dictionary=False
+        )
+        return
+    separator = {".csv": ",", ".txt": "\t"}.get(path.suffix)
+    lines = (
+        [json.dumps(row, ensure_ascii=False) for row in rows]
+        if separator is None
+        else ["source,target"] * (separator == ",") + [separator.join(row.values()) for row in rows]
+    )
+    content = "".join(f"{line}\n" for line in lines).encode()
+    pack = {".gz": lambda text: gzip.compress(text, 1), ".zst": zstandard.compress}
+    path.write_bytes(pack.get(path.suffix, bytes)(content))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.txt", "a.parquet"]
+)
+def test_every_format_is_read_in_bounded_memory(tmp_path: Path, name: str) -> None:
+    write_pairs(tmp_path / f"few-{name}", pairs_of(30_000))
+    write_pairs(tmp_path / name, pairs_of(44_000_000))
+    shown = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / f"few-{name}"), str(tmp_path / name)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert int(shown[0]) > 40_000_000
+    assert int(shown[1]) < 40
+
+
+def test_a_parquet_bomb_is_refused(tmp_path: Path) -> None:
+    row = {"source": "很" * 100_000, "target": "very"}
+    table = pa.Table.from_pylist([row]).take(pa.array([0] * 3_000))
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1_000_000
+    shown = subprocess.run(
+        [sys.executable, "-c", BOMB, str(tmp_path / "a.parquet")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "unpacks to more than" in shown[0]
+    assert int(shown[1]) < 700
+
+
+PEAK = """
+import resource, sys
+from warehouse.sources import blocks, find_sources
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+def read(address):
+    return sum(len(block) for piece in find_sources([address]) for block, _ in blocks(piece))
+read(sys.argv[1])
+before = peak()
+print(read(sys.argv[2]), peak() - before)
+"""
 
 BOMB = """
 import resource, sys

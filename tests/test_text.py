@@ -106,6 +106,10 @@ def test_hard_text_takes_linear_time(hard):
         ({"user_words": ("ＡＡ制",)}, "'AA制'"),
         ({"user_words": ("AA制",), "lowercase": True}, "'aa制'"),
         ({"user_words": ("制",), "language": "en"}, "user_words"),
+        ({"user_words": ("云计算 -1",)}, "0 deletes it"),
+        ({"user_words": ("云计算\t5",)}, "'云计算 5'"),
+        ({"user_words": ("云计算 1000000001",)}, "at most 1000000000"),
+        ({"user_words": ("云计算 5", "阿里", "云计算 n")}, "'云计算' is given twice"),
     ],
 )
 def test_bad_settings_are_refused(settings, named):
@@ -205,7 +209,7 @@ def test_global_jieba_and_its_cache_stay_untouched(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "jieba.cache").write_bytes(b"planted")
     packaged_jieba.cache_clear()
-    Tokenizer(TextConfig(user_words=("杭研大厦",))).tokenize("杭研大厦")
+    Tokenizer(TextConfig(user_words=("杭研大厦", "杭研 0"))).tokenize("杭研大厦")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"planted"]
     assert "杭研大厦" not in jieba.dt.FREQ
 

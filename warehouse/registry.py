@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import re
+import shlex
 import shutil
 import sqlite3
 import sys
@@ -468,6 +469,26 @@ class Registry:
         for search in searches:
             for run in self._search_runs(experiment, search):
                 self._remove_run(experiment, run)
+
+    def removal_of(self, version: VersionInfo) -> str:
+        """A shell command that deletes a version for good, with its run and all that they keep.
+
+        Where a server keeps the registry, `mlflow gc` beside that server has the last word.
+        """
+        uri = shlex.quote(self._uri)
+        calls = (
+            "import mlflow, sys; client = mlflow.MlflowClient(sys.argv[1], sys.argv[1]); "
+            "client.delete_model_version(sys.argv[2], sys.argv[3]); "
+            "client.delete_logged_model(sys.argv[4]); client.delete_run(sys.argv[5])"
+        )
+        named = [version.name, str(version.version), version.model_id, version.run_id]
+        command = f"python -c {shlex.quote(calls)} {uri} {shlex.join(named)}"
+        if self._local:
+            command += (
+                f" && MLFLOW_TRACKING_URI={uri} mlflow gc --backend-store-uri {uri}"
+                f" --run-ids {version.run_id}"
+            )
+        return command
 
     def _remove_run(self, experiment: Experiment, run: Run) -> None:
         run_id = run.info.run_id

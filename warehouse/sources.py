@@ -13,9 +13,12 @@ All of them come out as lines of JSON, so that whoever reads them needs to know 
 is read as a stream in bounded memory, and its bytes are compared with the digest that it was found
 under: what changes while it is read is refused.
 
-A large file of plain lines is found as several pieces, each with a digest of its own. Where it is
-cut depends on the bytes before the cut alone, so a file that grows at its end keeps all its pieces
-but the last.
+A large file of plain lines is found as several pieces, each with a digest of its own, which can be
+read at the same time. Where it is cut depends on the bytes before the cut alone, so a file that
+grows at its end keeps all its pieces but the last. A `.parquet` file is cut between row groups. The
+others are read as one stream, in no more memory: a compressed file can be unpacked from its start
+alone; in a `.csv` a line end may stand in a quoted field, and in a `.conll` within a sentence, so
+that only who reads from the start knows where a record begins.
 """
 
 import csv
@@ -28,7 +31,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 import orjson
@@ -42,6 +45,8 @@ from warehouse.errors import StorageError
 BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 64 << 20  # a piece ends with the line that reaches so far
 MAX_LINE_BYTES = 64 << 20
+MAX_DICTIONARY_BYTES = 4 << 20
+MAX_FIELD_CHARACTERS = 8 << 20  # of a .csv file; a quote that is never closed reads so far
 MAX_SENTENCE_LINES = 100_000  # of a .conll file
 MAX_EXPANSION = 200  # times its size that a compressed file may unpack to ...
 FREE_EXPANSION_BYTES = 64 << 20  # ... once it has unpacked to this much
@@ -67,7 +72,9 @@ _MAGICS = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"PAR1": "parquet",
+    b"7z\xbc\xaf\x27\x1c": "7z",
 }
+_TAR_MARK = slice(257, 262)  # where "ustar" stands in the head of an archive
 _ENCODINGS = {  # the longer marks first
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
@@ -83,8 +90,9 @@ _BOM = b"\xef\xbb\xbf"
 class SourceFile(BaseModel, frozen=True):
     """A file to read, or a piece of one.
 
-    `digest` is the sha256 (hex) of its `num_bytes` bytes, `checksum` their CRC-32. They begin at
-    byte `begin` of the file, with line `first_line`.
+    `digest` is the sha256 (hex) of its `num_bytes` bytes (in a piece of a `.parquet` file also of
+    what its columns are), `checksum` their CRC-32. They begin at byte `begin` of the file, with
+    line `first_line`.
     """
 
     address: str
@@ -169,6 +177,9 @@ def _pieces(address: str) -> Iterator[SourceFile]:
         raise StorageError(f"The name of {printable(address)} is not UTF-8: rename the file.")
     can_be_cut = _format_of(address) in (_LINES, _TABS) and not _compression_of(address)
     with _reading(address), _open(address) as file:
+        if _format_of(address) == _PARQUET:
+            yield from _parquet_pieces(address, file)
+            return
         piece = _Piece(address)
         while chunk := file.read(BLOCK_BYTES):
             rest = memoryview(chunk)
@@ -187,15 +198,75 @@ def _pieces(address: str) -> Iterator[SourceFile]:
             yield piece.finish()
 
 
+def _parquet_pieces(address: str, file: BinaryIO) -> Iterator[SourceFile]:
+    """The file cut before the row group with which every `PIECE_BYTES` of values are complete.
+
+    What the bytes of a row group mean stands at the end of the file, so a piece of several is
+    named by the columns as well.
+    """
+    bounds, layout = _parquet_cuts(file)
+    file.seek(0)
+    piece = _Piece(address, layout=layout)
+    for end, next_line in bounds:
+        while piece.begin + piece.num_bytes < end:
+            wanted = min(BLOCK_BYTES, end - piece.begin - piece.num_bytes)
+            if not (chunk := file.read(wanted)):
+                break
+            piece.add(memoryview(chunk), 0)
+        yield piece.finish()
+        piece = _Piece(address, end, next_line, layout)
+    while chunk := file.read(BLOCK_BYTES):
+        piece.add(memoryview(chunk), 0)
+    yield piece.finish()
+
+
+def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes]:
+    """Where the file is cut: each time the byte and the row, from 1, behind it; and its columns.
+
+    There is no cut in a small file, in one whose row groups are not in order, and in one that
+    cannot be read, about which whoever reads it will complain.
+    """
+    try:
+        footer = pq.read_metadata(file)
+    except (pa.ArrowException, OSError):
+        return [], b""
+    starts = _row_group_starts(footer)
+    bounds: list[tuple[int, int]] = []
+    num_bytes, next_line = 0, 1
+    for group, start in enumerate(starts):
+        if num_bytes >= PIECE_BYTES:
+            bounds.append((start, next_line))
+            num_bytes = 0
+        num_bytes += footer.row_group(group).total_byte_size
+        next_line += footer.row_group(group).num_rows
+    if not bounds or starts != sorted(set(starts)):
+        return [], b""
+    codecs = [footer.row_group(0).column(i).compression for i in range(footer.num_columns)]
+    return bounds, f"{footer.schema.to_arrow_schema()} {codecs}\n".encode(errors="replace")
+
+
+def _row_group_starts(footer: Any) -> list[int]:
+    """The byte with which each row group begins."""
+    starts = []
+    for index in range(footer.num_row_groups):
+        group = footer.row_group(index)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        pages = [(each.dictionary_page_offset, each.data_page_offset) for each in columns]
+        starts.append(min((page for both in pages for page in both if page), default=0))
+    return starts
+
+
 class _Piece:
     """A piece of a file that is being read for the first time."""
 
-    def __init__(self, address: str, begin: int = 0, first_line: int = 1) -> None:
+    def __init__(
+        self, address: str, begin: int = 0, first_line: int = 1, layout: bytes = b""
+    ) -> None:
         self.begin = begin
         self.next_line = self._first_line = first_line
         self.num_bytes = 0
         self._address = address
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256(layout)
         self._checksum = 0
 
     def add(self, chunk: memoryview, num_lines: int) -> None:
@@ -276,7 +347,7 @@ def blocks(
     with _reading(address):
         form = _format_of(address)
         if form == _PARQUET:
-            yield from _parquet_blocks(source, block_bytes)
+            yield from _parquet_blocks(source, columns, block_bytes)
             return
         with _open(address) as file:
             stream = _chunks(file, source, block_bytes)
@@ -290,7 +361,7 @@ def blocks(
             elif form == _CONLL:
                 yield from _conll_blocks(lines, address, columns, block_bytes)
             else:
-                yield from _csv_blocks(lines, address, block_bytes)
+                yield from _csv_blocks(lines, address, columns, block_bytes)
 
 
 def _chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
@@ -333,6 +404,8 @@ def _decoded(chunks: Iterator[bytes], address: str) -> Iterator[bytes]:
     for mark, encoding in _ENCODINGS.items():
         if first.startswith(mark):
             raise StorageError(f"{printable(address)} is {encoding}: convert it to UTF-8.")
+    if first[_TAR_MARK] == b"ustar":
+        raise StorageError(f"{printable(address)} is a tar archive: unpack it.")
     yield first.removeprefix(_BOM)
     yield from text
 
@@ -347,7 +420,7 @@ def _with_head(chunks: Iterator[bytes]) -> Iterator[bytes]:
     head = b""
     for chunk in chunks:
         head += chunk
-        if len(head) >= 8:
+        if len(head) >= _TAR_MARK.stop:
             yield head
             break
     else:
@@ -401,15 +474,19 @@ def _unpacked(chunks: Iterable[bytes], compression: str, address: str) -> Iterat
                 if unpacker.eof:
                     piece, unpacker = unpacker.unused_data, None
                 num_unpacked += len(text)
-                if num_unpacked > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * num_packed):
-                    raise StorageError(
-                        f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
-                        " as no text does: unpack it yourself if it is sound."
-                    )
+                _check_expansion(num_unpacked, num_packed, address)
                 if text:
                     yield text
     if unpacker is not None:
         raise StorageError(f"{printable(address)} is cut short: fetch it again.")
+
+
+def _check_expansion(num_unpacked: int, num_packed: int, address: str) -> None:
+    if num_unpacked > max(FREE_EXPANSION_BYTES, MAX_EXPANSION * num_packed):
+        raise StorageError(
+            f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
+            " as no text does: unpack it yourself if it is sound."
+        )
 
 
 def _line_blocks(
@@ -527,7 +604,7 @@ def _sentence(lines: list[bytes], columns: Sequence[str]) -> bytes:
 
 
 def _csv_blocks(
-    lines: Iterable[tuple[bytes, int]], address: str, block_bytes: int
+    lines: Iterable[tuple[bytes, int]], address: str, columns: Sequence[str], block_bytes: int
 ) -> Iterator[tuple[bytes, int]]:
     def decoded() -> Iterator[str]:
         for block, first in lines:
@@ -539,6 +616,8 @@ def _csv_blocks(
                     f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
                 ) from None
 
+    # Of the whole process; the default refuses a text of 128 KiB.
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     rows = csv.reader(decoded(), strict=True)
     waiting: list[bytes] = []
     num_waiting = 0
@@ -549,6 +628,12 @@ def _csv_blocks(
             raise StorageError(f"{printable(address)} has no header: name the columns in line 1.")
         if len(set(header)) < len(header):
             raise StorageError(f"{printable(address)} names a column twice: correct the header.")
+        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+            if not set(columns) & set(header) and set(columns) & set(header[0].split(separator)):
+                raise StorageError(
+                    f"{printable(address)} is separated by {name}: write commas, with quotes"
+                    " around what holds one."
+                )
         first = end = rows.line_num + 1
         for row in rows:
             if row and len(row) != len(header):
@@ -570,21 +655,86 @@ def _csv_blocks(
         yield b"".join(waiting), first
 
 
-def _parquet_blocks(source: SourceFile, block_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _parquet_blocks(
+    source: SourceFile, columns: Sequence[str], block_bytes: int
+) -> Iterator[tuple[bytes, int]]:
     address = source.address
     with _open(address) as file:
         for _ in _chunks(file, source, block_bytes):
             pass
         file.seek(0)
-        line = 1
+        line = source.first_line
+        num_unpacked = 0
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=1_000):
-                yield b"\n".join(map(orjson.dumps, batch.to_pylist())), line
+            # Without a buffer, or with one for all columns, a whole row group would be in memory.
+            table = pq.ParquetFile(file, pre_buffer=False, buffer_size=block_bytes)
+            names = table.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise StorageError(
+                    f"{printable(address)} names a column twice: write it with other names."
+                )
+            end = source.begin + source.num_bytes
+            starts = _row_group_starts(table.metadata)
+            groups = [i for i, start in enumerate(starts) if source.begin <= start < end]
+            sizes = [table.metadata.row_group(i) for i in groups]
+            row_bytes = sum(each.total_byte_size for each in sizes) / max(
+                1, sum(each.num_rows for each in sizes)
+            )
+            for batch in table.iter_batches(
+                batch_size=int(min(1_000, max(1, 4 * block_bytes // max(1.0, row_bytes)))),
+                row_groups=groups,
+                columns=list(columns) if set(columns) <= set(names) else None,
+                use_threads=False,
+            ):
+                num_unpacked += batch.nbytes
+                _check_expansion(num_unpacked, source.num_bytes, address)
+                rows = batch.to_pylist()
+                yield b"\n".join(orjson.dumps(row, default=_plain) for row in rows), line
                 line += batch.num_rows
-        except (pa.ArrowException, OSError, TypeError) as error:
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, TypeError, ValueError) as error:
             raise StorageError(
                 f"{printable(address)} is not sound Parquet ({_one_line(error)}): write it again."
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value of a column that has no type of JSON; bytes are often text."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"binary": value[:32].hex()}
+
+
+def read_user_dictionary(address: str) -> list[tuple[int, str]]:
+    """The entries of a user dictionary, one a line, each with the number of its line.
+
+    Blanks around an entry do not count, empty lines neither.
+
+    Raises:
+        StorageError: the file cannot be read, is not UTF-8, or is over 4 MiB.
+    """
+    with _reading(address), _open(address) as file:
+        content = file.read(MAX_DICTIONARY_BYTES + 1)
+    if len(content) > MAX_DICTIONARY_BYTES:
+        raise StorageError(
+            f"{printable(address)} is over {MAX_DICTIONARY_BYTES >> 20} MiB, as no user dictionary"
+            " is: name one."
+        )
+    entries: list[tuple[int, str]] = []
+    for number, line in enumerate(content.removeprefix(_BOM).split(b"\n"), 1):
+        try:
+            entry = line.decode().strip()
+        except UnicodeDecodeError:
+            raise StorageError(
+                f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
+            ) from None
+        if entry:
+            entries.append((number, entry))
+    return entries
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -604,8 +754,9 @@ def _reading(address: str) -> Iterator[None]:
         remedy = "check your credentials for it" if remote else "change its permissions"
         raise StorageError(f"{printable(address)} may not be read: {remedy}.") from None
     except ImportError as error:
+        remedy = "pip install 'tidemill[s3]'" if address.startswith("s3://") else _one_line(error)
         raise StorageError(
-            f"{printable(address)} cannot be read, a package is missing: {_one_line(error)}."
+            f"{printable(address)} cannot be read, a package is missing: {remedy}."
         ) from error
     except Exception as error:
         # Every remote file system has its own classes of errors; a local file has these.
