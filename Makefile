@@ -2,12 +2,13 @@
 # make test    style, import rules, types, tests
 # make lint    style, import rules, types
 # make format  rewrite the code in the house's style
-# make bench   the benchmarks of speed, one after the other
+# make bench   the benchmarks of speed, one after the other, and their tables in docs/benchmarks.md
+# make bench-gpu  what a GPU makes of a training step, in under eight minutes
 # make clean   remove the environment and the caches of tools, never the warehouse
 #
 # Each creates the environment first where it is absent or older than what it was made from.
 # Variables: PYTHON=python3.12 the interpreter that makes the environment; VENV=path where it lies;
-#            BENCHMARKS="chain ngram" which of benchmarks/, ngram and ablation need corpora of their own;
+#            BENCHMARKS="chain ngram" which of benchmarks/; ngram, ablation and translation need corpora;
 #            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test;
 #            MARKED="network or not network" also the test that installs a registered version's
 #            requirements into a fresh environment, which takes minutes.
@@ -21,7 +22,7 @@ JOBS ?= auto
 TESTS ?=
 MARKED ?= not network
 INSTALL_FIRST ?=
-BENCHMARKS ?= segmentation ingest chain data_profile
+BENCHMARKS ?= segmentation ingest chain data_profile word_language_model
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -34,7 +35,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test lint format bench clean venv
+.PHONY: demo test lint format bench bench-gpu clean venv
 
 demo: $(STAMP)
 	@$(BIN)/tidemill retrain demo
@@ -58,6 +59,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; done
+	@$(BIN)/python benchmarks/report.py
+
+bench-gpu: $(STAMP)
+	@$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,332 @@
+"""A word language model trained three ways, and how near each comes to its matrix products.
+
+    python benchmarks/word_language_model.py [TEXT] [--rounds 1.0] [--sizes 2x200-20,2x200-64]
+
+Two LSTM layers as wide as the embedding, 10,000 words, 35 steps back in time, plain SGD with the
+gradient's norm cut, no dropout; ids of TEXT (the most frequent words, others <unk>), or a stream
+drawn by Zipf's law. Each size has a fresh process, in which the ways take a step in turn, so that
+they meet the same machine; the first three rounds do not count.
+
+    tidemill       pipeline.training.fit with the problem language_model
+    example        the loop of PyTorch's own example word_language_model
+    textbook       the loop of d2l: an LSTM from scratch that reads one-hot words, two layers of it
+    limit          nothing but the matrix products of one such step, each at its own shape, summed
+
+`example` and `textbook` are written here anew, to the same sizes. The limit is what a step would
+take if all else were free. Where training knows bf16, a row more shows it; the limit stays fp32.
+--rounds is a factor on the number of rounds.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from rounds import (
+    ROOT,
+    InTurn,
+    caption,
+    in_new_process,
+    keep,
+    machine,
+    seconds_in_turn,
+    show,
+    spread,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+NUM_WORDS = 10_000
+BPTT = 35
+CLIP = 0.25
+LEARNING_RATE = 1.0
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """Layers as wide as the embedding, columns of a batch, and how many rounds to take."""
+
+    width: int
+    batch: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        return f"2x{self.width}-{self.batch}"
+
+
+SIZES = (Size(200, 20, 40), Size(200, 64, 24), Size(650, 20, 12))
+
+
+def stream_of(text: Path | None, num_ids: int) -> np.ndarray:
+    """Ids ``[num_ids]`` from 4 on, where ordinary words begin; 1 is the unknown word."""
+    if text is None:
+        shares = 1 / np.arange(1, NUM_WORDS - 3)
+        draw = np.random.default_rng(0)
+        return (draw.choice(NUM_WORDS - 4, num_ids, p=shares / shares.sum()) + 4).astype(np.int32)
+    words = text.read_text(encoding="utf-8").split()
+    frequent = [word for word, _ in Counter(words).most_common(NUM_WORDS - 4)]
+    ids = {word: number + 4 for number, word in enumerate(frequent)}
+    stream = np.array([ids.get(word, 1) for word in words], np.int32)
+    return np.resize(stream, num_ids)
+
+
+def tidemill(size: Size, stream: np.ndarray, precision: str | None) -> InTurn:
+    sys.path.insert(0, str(ROOT))
+    from pipeline.problems import LanguageModel
+    from pipeline.problems.problem import Examples
+    from pipeline.ragged import Ragged
+    from pipeline.recurrent import NetworkConfig, Variant
+    from pipeline.training import Observer, TrainingConfig, fit
+
+    def train(after_step: Callable[[], None]) -> None:
+        observer = Observer()
+        observer.step = lambda epoch, batch, num_batches: after_step()
+        options = {"precision": precision} if precision else {}
+        fit(
+            LanguageModel(bptt=BPTT),
+            Variant.parse("lstm-2"),
+            NetworkConfig(size.width, size.width, dropout=0.0),
+            TrainingConfig(
+                num_epochs=1, batch_size=size.batch, optimizer="sgd", clip_norm=CLIP,
+                learning_rate=LEARNING_RATE, **options,
+            ),
+            Examples(Ragged.of([stream])),
+            Examples(Ragged.of([stream[:100]])),
+            [NUM_WORDS],
+            device=torch.device("cpu"),
+            observer=observer,
+        )  # fmt: skip
+
+    return InTurn(train)
+
+
+def windows(size: Size, stream: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets ``[T, B]``, window after window."""
+    length = len(stream) // size.batch
+    columns = torch.from_numpy(stream[: length * size.batch].astype(np.int64))
+    columns = columns.view(size.batch, length).t().contiguous()
+    for first in range(0, length - BPTT, BPTT):
+        yield columns[first : first + BPTT], columns[first + 1 : first + 1 + BPTT]
+
+
+class ExampleModel(nn.Module):
+    """Embedding, ``nn.LSTM``, one layer of scores, logarithms of all probabilities."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.0)
+        self.encoder = nn.Embedding(NUM_WORDS, width)
+        self.rnn = nn.LSTM(width, width, 2, dropout=0.0)
+        self.decoder = nn.Linear(width, NUM_WORDS)
+        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+        nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+
+    def forward(self, ids: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, object]:
+        outputs, state = self.rnn(self.drop(self.encoder(ids)), state)
+        scores = self.decoder(self.drop(outputs)).view(-1, NUM_WORDS)
+        return functional.log_softmax(scores, dim=1), state
+
+
+def example(size: Size, stream: np.ndarray) -> Callable[[], None]:
+    model = ExampleModel(size.width)
+    criterion = nn.NLLLoss()
+    batches = itertools.cycle(windows(size, stream))
+    state = tuple(torch.zeros(2, size.batch, size.width) for _ in range(2))
+    model.train()
+    total = 0.0
+
+    def step() -> None:
+        nonlocal state, total
+        ids, targets = next(batches)
+        model.zero_grad()
+        state = tuple(part.detach() for part in state)
+        output, state = model(ids, state)
+        loss = criterion(output, targets.reshape(-1))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        for weight in model.parameters():
+            weight.data.add_(weight.grad, alpha=-LEARNING_RATE)
+        total += loss.item()
+
+    return step
+
+
+def textbook(size: Size, stream: np.ndarray) -> Callable[[], None]:
+    """The book's formulas, word for word: four gates of two products each, step after step."""
+    draw = torch.Generator().manual_seed(0)
+
+    def weights(*shape: int) -> Tensor:
+        return (torch.randn(shape, generator=draw) * 0.01).requires_grad_()
+
+    layers = [
+        [
+            (weights(inputs, size.width), weights(size.width, size.width),
+             torch.zeros(size.width, requires_grad=True))
+            for _ in range(4)
+        ]
+        for inputs in (NUM_WORDS, size.width)
+    ]  # fmt: skip
+    scores, bias = weights(size.width, NUM_WORDS), torch.zeros(NUM_WORDS, requires_grad=True)
+    parameters = [*itertools.chain(*itertools.chain(*layers)), scores, bias]
+    criterion = nn.CrossEntropyLoss()
+    batches = itertools.cycle(windows(size, stream))
+    states = [(torch.zeros(size.batch, size.width),) * 2 for _ in layers]
+
+    def step() -> None:
+        nonlocal states
+        ids, targets = next(batches)
+        states = [(h.detach(), c.detach()) for h, c in states]
+        inputs = functional.one_hot(ids, NUM_WORDS).float()
+        outputs = []
+        for x in inputs:
+            for number, gates in enumerate(layers):
+                h, c = states[number]
+                i, f, o, g = (x @ w + h @ u + b for w, u, b in gates)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                states[number] = (h, c)
+                x = h
+            outputs.append(x @ scores + bias)
+        loss = criterion(torch.cat(outputs), targets.reshape(-1))
+        loss.backward()
+        with torch.no_grad():
+            norm = torch.sqrt(sum((each.grad**2).sum() for each in parameters))
+            if norm > CLIP:
+                for each in parameters:
+                    each.grad[:] *= CLIP / norm
+            for each in parameters:
+                each -= LEARNING_RATE * each.grad
+                each.grad.zero_()
+
+    return step
+
+
+def products(size: Size) -> list[tuple[str, int, tuple[int, int, int]]]:
+    """The matrix products of one step: what, how many, and ``[m, k] x [k, n]``."""
+    width, rows = size.width, size.batch * BPTT
+    gates = 4 * width
+    return [
+        ("input, forward", 2, (rows, width, gates)),
+        ("state, forward", 2 * BPTT, (size.batch, width, gates)),
+        ("scores, forward", 1, (rows, width, NUM_WORDS)),
+        ("input, its gradient", 2, (rows, gates, width)),
+        ("state, its gradient", 2 * BPTT, (size.batch, gates, width)),
+        ("scores, gradient of features", 1, (rows, NUM_WORDS, width)),
+        ("both weights of a layer, gradients", 4, (gates, rows, width)),
+        ("scores, gradient of weights", 1, (NUM_WORDS, rows, width)),
+    ]
+
+
+def limit(size: Size) -> Callable[[], None]:
+    """Every product of a step, as often as the step needs it, and nothing else."""
+    operands = [
+        (count, torch.randn(m, k), torch.randn(k, n), torch.empty(m, n))
+        for _, count, (m, k, n) in products(size)
+    ]
+
+    def step() -> None:
+        for count, one, other, out in operands:
+            for _ in range(count):
+                torch.mm(one, other, out=out)
+
+    return step
+
+
+def bf16() -> str | None:
+    """What training calls bf16, where it knows it."""
+    sys.path.insert(0, str(ROOT))
+    from pipeline.training import TrainingConfig
+
+    return "bf16" if "precision" in {each.name for each in fields(TrainingConfig)} else None
+
+
+def run(size: Size, text: Path | None, factor: float) -> dict[str, list[float]]:
+    """CPU seconds of a step, way by way and round by round."""
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    num_rounds = max(2, round(size.rounds * factor))
+    stream = stream_of(text, size.batch * BPTT * (num_rounds + WARM_UP + 3))
+    looped = {"tidemill": tidemill(size, stream, None)}
+    if precision := bf16():
+        looped["tidemill bf16"] = tidemill(size, stream, precision)
+    steps: dict[str, Callable[[], None]] = {way: each.step for way, each in looped.items()}
+    steps |= {
+        "example": example(size, stream),
+        "textbook": textbook(size, stream),
+        "limit": limit(size),
+    }
+    found = seconds_in_turn(steps, num_rounds, WARM_UP)
+    for each in looped.values():
+        each.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=float, default=1.0)
+    parser.add_argument("--sizes", default=",".join(size.name for size in SIZES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    sizes = {size.name: size for size in SIZES}
+    if asked.run:
+        print(json.dumps(run(sizes[asked.run], asked.text, asked.rounds)))
+        return
+    text = [str(asked.text)] if asked.text else []
+    found = {
+        name: in_new_process(
+            [sys.executable, __file__, *text, "--rounds", str(asked.rounds), "--run", name],
+            os.environ,
+        )
+        for name in asked.sizes.split(",")
+    }
+    where = machine()
+    show(
+        f"2 LSTM layers, {NUM_WORDS:,} words, bptt {BPTT}",
+        ("size-batch", "way", "words / CPU s", "x example", "x textbook", "x limit"),
+        table(found),
+        caption(where),
+    )
+    keep(
+        "word_language_model",
+        {
+            "machine": where,
+            "text": asked.text.name if asked.text else "drawn by Zipf's law",
+            "seconds": found,
+        },
+        asked.json,
+    )
+
+
+def table(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
+    """A row for each size and way: words a CPU second, and the speed over each of the others'."""
+    rows = []
+    for name, seconds in found.items():
+        width, batch = map(int, name.removeprefix("2x").split("-"))
+        words = batch * BPTT
+        for way in ("tidemill", "tidemill bf16", "example", "textbook", "limit"):
+            if way in seconds:
+                own = seconds[way]
+                times = []
+                for beside in ("example", "textbook", "limit"):
+                    pairs = zip(own, seconds[beside], strict=True)
+                    told = way != beside and (beside == "limit" or way.startswith("tidemill"))
+                    times.append(spread([other / mine for mine, other in pairs]) if told else "")
+                rows.append([f"2x{width}, batch {batch}", way,
+                             spread([words / each for each in own], 0), *times])  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    main()
