@@ -62,7 +62,7 @@ class Session(ABC):
 
         Only what follows the words that old and new text begin with is read.
         """
-        words = self._predictor.tokenizers[0].tokenize(text)
+        (words,) = self._predictor.tokenized([text])
         same = 0
         while same < min(len(words), len(self.words)) and words[same] == self.words[same]:
             same += 1
