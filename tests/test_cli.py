@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cli
-from flows.cli import main, printable
+from flows import cli, commands
+from flows.cli import main
 from flows.predict import check_files
+from flows.terminal import printable
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +132,7 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (("retrain", "dmeo"), "no deployment 'dmeo': choose from demo, next-word"),
-        (("retrain", "demo", "--set", "training.epochs=5"), "'epochs' is not one of averaging"),
+        (("retrain", "demo", "--set", "training.epochs=5"), "'epochs' is not one of accumulate_batches"),
         (("retrain", "demo", "--set", "training.num_epochs"), "has no value"),
         (("retrain", "demo", "--set", "training.num_epochs=0"), "must be at least 1"),
         (("retrain", "demo", "--catalogue", "absent.yaml"), "absent.yaml cannot be read"),
@@ -185,14 +186,14 @@ def test_a_bug_shows_its_traceback_and_ctrl_c_does_not(
 
         return command
 
-    monkeypatch.setattr(cli, "_doctor", fail(RuntimeError(ESCAPES)))
+    monkeypatch.setattr(commands, "doctor", fail(RuntimeError(ESCAPES)))
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().err
     assert "Traceback" in shown and "\\x1b[31mred" in shown and "\x1b" not in shown
-    monkeypatch.setattr(cli, "_doctor", fail(InputError(ESCAPES)))
+    monkeypatch.setattr(commands, "doctor", fail(InputError(ESCAPES)))
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err == f"tidemill: {printable(ESCAPES)}\n"
-    monkeypatch.setattr(cli, "_doctor", fail(KeyboardInterrupt()))
+    monkeypatch.setattr(commands, "doctor", fail(KeyboardInterrupt()))
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err.count("the same command goes on from what is kept\n") == 1
 
@@ -257,10 +258,10 @@ def test_a_port_that_cannot_be_used_is_refused() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(InputError, match=r"in use.*: choose another with --port"):
-            cli._check_port(taken.getsockname()[1])
+            commands._check_port(taken.getsockname()[1])
     for port in (0, 65536):
         with pytest.raises(InputError, match="must be from 1 to 65535"):
-            cli._check_port(port)
+            commands._check_port(port)
 
 
 def test_ingest_and_what_it_rejected(
