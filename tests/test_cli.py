@@ -132,7 +132,10 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (("retrain", "dmeo"), "no deployment 'dmeo': choose from demo, next-word"),
-        (("retrain", "demo", "--set", "training.epochs=5"), "'epochs' is not one of accumulate_batches"),
+        (
+            ("retrain", "demo", "--set", "training.epochs=5"),
+            "'epochs' is not one of accumulate_batches",
+        ),
         (("retrain", "demo", "--set", "training.num_epochs"), "has no value"),
         (("retrain", "demo", "--set", "training.num_epochs=0"), "must be at least 1"),
         (("retrain", "demo", "--catalogue", "absent.yaml"), "absent.yaml cannot be read"),
