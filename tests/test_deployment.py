@@ -93,7 +93,7 @@ class Server:
         return result.stdout
 
 
-BY_HAND = ("demo", "time-machine")
+BY_HAND = ("demo", "time-machine", "wikitext-2")
 """Deployments without a schedule."""
 
 
