@@ -161,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what computes: cuda is a GPU, auto takes one where there is one (default: auto)",
     )
     retrain.add_argument(
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="train so many variants at once, each in a process of its own (default: 1)",
+    )
+    retrain.add_argument(
         "--resume",
         choices=("auto", "never"),
         help="auto goes on with a training that was cut off, never starts it anew (default: auto)",

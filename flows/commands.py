@@ -54,6 +54,8 @@ def retrain(parsed: argparse.Namespace) -> int:
         parameters["variants"] = [each.strip() for each in parsed.variants.split(",")]
     if parsed.device:
         parameters["device"] = parsed.device
+    if parsed.parallel is not None:
+        parameters["parallel"] = parsed.parallel
     if parsed.resume:
         parameters["resume"] = parsed.resume
     if parsed.warehouse:

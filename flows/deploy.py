@@ -20,7 +20,8 @@ from pipeline.errors import InputError
 
 WORK_POOL = "tidemill"
 GPU_LIMIT = "gpu"
-"""The global limit that a training holds on a GPU: one at a time, over all runs of a server."""
+"""The global limit that a training holds on a GPU, or a retraining for all that it trains side by
+side: one at a time, over all runs of a server."""
 
 
 def deploy(catalogue: Catalogue, tell: Callable[[str], None]) -> None:

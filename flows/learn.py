@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, SerializeAsAny
 
 from flows.caching import ContentPolicy, cached_task
 from flows.prepare import (
@@ -18,15 +18,24 @@ from flows.prepare import (
     spelling_beyond,
     word_rows,
 )
+from flows.processes import TrainingProcesses
 from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.prediction import Predictor
-from pipeline.problems import Tagging
+from pipeline.problems import (
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Seq2Seq,
+    Tagging,
+)
 from pipeline.problems.problem import Examples, Problem
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig, Tokenizer
 from pipeline.training import (
+    Fitted,
     Observer,
     TrainingConfig,
     TrainingState,
@@ -34,7 +43,7 @@ from pipeline.training import (
     fit,
     resolve_device,
 )
-from pipeline.variants import Baseline
+from pipeline.variants import Baseline, parse_variant
 from pipeline.vocabulary import SPECIALS, SUBWORDS, VOCABULARIES
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
@@ -48,6 +57,12 @@ SECONDS_BETWEEN_STATES = 60.0
 """A killed training loses at most this much work."""
 SECONDS_BETWEEN_NEWS = 5.0
 """How long a training is silent at most."""
+
+AnyProblem = Annotated[
+    Classification | Forecasting | LanguageModel | NextWord | Seq2Seq | Tagging,
+    Field(discriminator="name"),
+]
+"""A problem that is chosen by its name."""
 
 
 class FitReport(BaseModel, frozen=True):
@@ -179,7 +194,30 @@ def align_vectors(root: str, vectors: VectorFile, vocabulary: VocabularyRef) -> 
     return tables.write([vectors_table(np.concatenate((specials, found)))])
 
 
-@cached_task(also=_problem_module, exclude=("resume", "save_every_steps"))
+class TrainingJob(BaseModel, frozen=True):
+    """What one training is given, fit for JSON: it may run in a process of its own.
+
+    ``key`` is that of its kept states, ``variant`` a name; the rest is as in :func:`train`.
+    """
+
+    key: str
+    root: str
+    problem: SerializeAsAny[Problem]
+    variant: str
+    network: NetworkConfig
+    training: TrainingConfig
+    regularisation: RegularisationConfig
+    config: dict[str, Any]
+    vocabularies: tuple[VocabularyRef, ...]
+    train_ids: TableRef
+    valid_ids: TableRef
+    device: str
+    vectors: TableRef | None
+    start: CheckpointRef | None
+    save_every_steps: int | None
+
+
+@cached_task(also=_problem_module, exclude=("resume", "save_every_steps", "apart"))
 def train(
     root: str,
     problem: Problem,
@@ -196,14 +234,16 @@ def train(
     start: CheckpointRef | None = None,
     resume: str = "auto",
     save_every_steps: int | None = None,
+    apart: TrainingProcesses | None = None,
 ) -> FitReport:
     """Fit one variant; a run that was cut off goes on from its last kept state.
 
     ``config`` is what the checkpoint says of itself, beside weights and vocabularies; ``vectors``
     are those of the words read, of :func:`align_vectors`. Weights begin as those of ``start``,
     whose vocabularies are the first part of these. With
-    ``resume`` ``never`` a kept state is thrown away and training starts anew. How often a state is
-    kept changes nothing of the result, so neither is part of the cache key.
+    ``resume`` ``never`` a kept state is thrown away and training starts anew. With ``apart`` it
+    runs in a process of its own, or in ``training.num_processes`` of them. Where it runs and how
+    often a state is kept changes nothing of the result, so none of these is part of the cache key.
     """
     inputs = {
         "problem": problem,
@@ -220,66 +260,94 @@ def train(
     }
     policy = train.cache_policy
     assert isinstance(policy, ContentPolicy)
-    key = policy.key(inputs)
-    tables, checkpoints = Tables(root), Checkpoints(root)
-    words = [read_vocabulary(tables, ref) for ref in vocabularies]
-    began = time.time_ns() // 1_000_000
+    job = TrainingJob.model_validate(
+        inputs
+        | {
+            "key": policy.key(inputs),
+            "root": root,
+            "variant": variant.name,
+            "device": device,
+            "save_every_steps": save_every_steps,
+        }
+    )
     if resume == "never":
-        checkpoints.drop_state(key)
-    kept = checkpoints.load_state(key)
+        Checkpoints(root).drop_state(job.key)
+    if apart is None:
+        return learnt(job)
+    # A baseline is counted in one pass, which nobody shares.
+    num_processes = training.num_processes if isinstance(variant, Variant) else 1
+    return FitReport.model_validate(apart.run(variant.name, job, num_processes))
+
+
+def learnt(job: TrainingJob) -> FitReport:
+    """Fit, say how it goes, keep states and in the end the checkpoint."""
+    tables, checkpoints = Tables(job.root), Checkpoints(job.root)
+    began = time.time_ns() // 1_000_000
+    kept = checkpoints.load_state(job.key)
     already = kept[1].pop("seconds_of_epoch") if kept else 0.0
     if kept:
-        logger.info("%s: going on after step %d", variant.name, kept[1]["step"])
+        logger.info("%s: going on after step %d", job.variant, kept[1]["step"])
 
     def keep(state: TrainingState, seconds: float) -> None:
         scalars = state.scalars | {"seconds_of_epoch": seconds}
-        checkpoints.save_state(key, state.tensors, scalars)
+        checkpoints.save_state(job.key, state.tensors, scalars)
 
-    fitted = fit(
-        problem,
-        variant,
-        network,
-        training,
-        mapped_examples(root, train_ids),
-        mapped_examples(root, valid_ids),
-        [len(each) for each in words],
-        device=resolve_device(device),
-        regularisation=regularisation,
-        vectors=vectors_of(tables.read(vectors)) if vectors else None,
-        observer=_Reporter(
-            variant.name,
-            # A baseline learns in one pass.
-            training.num_epochs if isinstance(variant, Variant) else 1,
-            keep,
-            already,
-            save_every_steps,
-        ),
-        state=TrainingState(*kept) if kept else None,
-        start=checkpoints.load(start).weights if start else None,
-    )
+    # A baseline learns in one pass.
+    one_pass = isinstance(parse_variant(job.variant), Baseline)
+    num_epochs = 1 if one_pass else job.training.num_epochs
+    observer = _Reporter(job.variant, num_epochs, keep, already, job.save_every_steps)
+    found = fitted(job, TrainingState(*kept) if kept else None, observer)
+    words = [read_vocabulary(tables, ref) for ref in job.vocabularies]
     checkpoint = checkpoints.save(
-        config,
-        fitted.weights,
+        job.config,
+        found.weights,
         {name: each.to_json() for name, each in zip(VOCABULARIES, words, strict=False)}
         | {
             name: read_subwords(tables, each.subwords).to_json()
-            for name, each in zip(SUBWORDS, vocabularies, strict=False)
+            for name, each in zip(SUBWORDS, job.vocabularies, strict=False)
             if each.subwords
         },
-        fitted.history,
+        found.history,
     )
-    checkpoints.drop_state(key)
-    seconds = sum(record["seconds"] for record in fitted.history)
+    checkpoints.drop_state(job.key)
+    seconds = sum(record["seconds"] for record in found.history)
     return FitReport(
         checkpoint=checkpoint,
-        history=fitted.history,
-        best_epoch=fitted.best_epoch,
-        stopped=fitted.stopped,
-        num_parameters=fitted.num_parameters,
+        history=found.history,
+        best_epoch=found.best_epoch,
+        stopped=found.stopped,
+        num_parameters=found.num_parameters,
         seconds=seconds,
-        tokens_per_second=sum(record["num_tokens"] for record in fitted.history)
+        tokens_per_second=sum(record["num_tokens"] for record in found.history)
         / max(seconds, 1e-9),
         started_ms=began,
+    )
+
+
+def followed(job: TrainingJob) -> None:
+    """Take part in a training that another process keeps and tells of."""
+    kept = Checkpoints(job.root).load_state(job.key)
+    if kept:
+        del kept[1]["seconds_of_epoch"]
+    fitted(job, TrainingState(*kept) if kept else None, Observer())
+
+
+def fitted(job: TrainingJob, state: TrainingState | None, observer: Observer) -> Fitted:
+    """The training itself, from a kept state on, where there is one."""
+    return fit(
+        job.problem,
+        parse_variant(job.variant),
+        job.network,
+        job.training,
+        mapped_examples(job.root, job.train_ids),
+        mapped_examples(job.root, job.valid_ids),
+        [len(SPECIALS) + ref.num_words for ref in job.vocabularies],
+        device=resolve_device(job.device),
+        regularisation=job.regularisation,
+        vectors=vectors_of(Tables(job.root).read(job.vectors)) if job.vectors else None,
+        observer=observer,
+        state=state,
+        start=Checkpoints(job.root).load(job.start).weights if job.start else None,
     )
 
 

@@ -7,17 +7,17 @@ do nothing where that is there already.
 
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from flows.caching import Steps, StepState
 from flows.catalogue import (
@@ -31,6 +31,7 @@ from flows.catalogue import (
 from flows.forecast_curves import show_forecast_curves
 from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
 from flows.learn import (
+    AnyProblem,
     FitReport,
     ScoreReport,
     UsableRows,
@@ -53,6 +54,7 @@ from flows.prepare import (
     texts_of,
     with_user_dictionary,
 )
+from flows.processes import ProcessEndedError, TrainingProcesses
 from flows.profile import (
     ProfileRef,
     profile_series,
@@ -64,16 +66,10 @@ from flows.publish import Candidate, Decision, checkpoint_of, decide, publicatio
 from flows.reports import markdown_table, show_report
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
+from pipeline.parallel import check_processes, num_gpus
 from pipeline.precision import check_precision
 from pipeline.prediction import ModelConfig
-from pipeline.problems import (
-    Classification,
-    Forecasting,
-    LanguageModel,
-    NextWord,
-    Seq2Seq,
-    Tagging,
-)
+from pipeline.problems import Forecasting, Tagging
 from pipeline.profile import as_markdown
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig, Variant
@@ -84,6 +80,7 @@ from pipeline.training import (
     TrainingConfig,
     check_settings,
     check_vectors,
+    numerics,
     resolve_device,
 )
 from pipeline.variants import Baseline, parse_variant
@@ -96,11 +93,6 @@ from warehouse.word_vectors import find_vectors
 logger = logging.getLogger(__name__)
 
 RESUMES = ("auto", "never")
-
-AnyProblem = Annotated[
-    Classification | Forecasting | LanguageModel | NextWord | Seq2Seq | Tagging,
-    Field(discriminator="name"),
-]
 
 
 class VariantReport(BaseModel, frozen=True):
@@ -150,6 +142,7 @@ def retrain(
     extend_from: str | None = None,
     rehearsal: float = 1.0,
     device: str = "auto",
+    parallel: int = 1,
     resume: str = "auto",
     save_every_steps: int | None = None,
     warehouse: str | None = None,
@@ -181,8 +174,12 @@ def retrain(
         rehearsal: with extend_from, the share of the rows which that version learnt from that is
             learnt again beside what is new: 1 all of them, 0 none.
         device: auto, cpu or cuda.
+        parallel: variants that are trained at once, each in a process of its own, on the GPU that
+            has the fewest; 1 trains one after the other in this process. Results are the same to
+            the bit: a process has as many threads as this one, OMP_NUM_THREADS where that is set.
         resume: auto goes on with a training that was cut off, never starts it anew.
-        save_every_steps: optimizer steps between kept states, beside one every minute.
+        save_every_steps: optimizer steps between kept states, beside one every minute; several
+            processes of one training look only every 50 steps.
         warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
         overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
     """
@@ -201,6 +198,9 @@ def retrain(
         check_settings(problem, variant, network, regularisation)
     on = resolve_device(device)
     check_precision(training.precision, on)
+    check_processes(training.num_processes, on)
+    if parallel < 1:
+        raise InputError(f"parallel is {parallel}: it must be at least 1")
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
     _check_rehearsal(problem, rehearsal, extend_from)
@@ -210,7 +210,7 @@ def retrain(
     word_vectors = find_vectors(vectors) if vectors else None
     if word_vectors:
         check_vectors(problem, network, word_vectors.size)
-    on_gpu = on.type == "cuda"
+    gpu = _Gpu(on.type == "cuda")
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
@@ -248,7 +248,7 @@ def retrain(
             )
 
         def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
-            with _gpu(on_gpu):
+            with gpu.taken():
                 report: ScoreReport = steps.run(
                     score,
                     label=f"{label} {split}",
@@ -263,71 +263,89 @@ def retrain(
                 )
             return report
 
+        def trained(variant: Variant | Baseline) -> FitReport:
+            several = parallel > 1 or (training.num_processes > 1 and isinstance(variant, Variant))
+            with gpu.taken():
+                fitted: FitReport = steps.run(
+                    train,
+                    label=variant.name,
+                    root=str(steps.root),
+                    problem=problem,
+                    variant=variant,
+                    network=network,
+                    training=training,
+                    regularisation=regularisation,
+                    config=ModelConfig(problem, variant, network, *texts).to_dict(),
+                    vocabularies=data.vocabularies,
+                    train_ids=data.ids["train"],
+                    valid_ids=data.ids["valid"],
+                    vectors=aligned,
+                    start=start.checkpoint if start else None,
+                    device=device,
+                    resume=resume,
+                    save_every_steps=save_every_steps,
+                    apart=processes if several else None,
+                )
+            return fitted
+
         reports: list[VariantReport] = []
         candidates: list[Candidate] = []
         published: list[tuple[Version, FitReport]] = []
-        for variant in chosen:
-            config = ModelConfig(problem, variant, network, *texts).to_dict()
-            try:
-                with _gpu(on_gpu):
-                    fitted: FitReport = steps.run(
-                        train,
-                        label=variant.name,
-                        root=str(steps.root),
-                        problem=problem,
-                        variant=variant,
-                        network=network,
-                        training=training,
-                        regularisation=regularisation,
-                        config=config,
-                        vocabularies=data.vocabularies,
-                        train_ids=data.ids["train"],
-                        valid_ids=data.ids["valid"],
-                        vectors=aligned,
-                        start=start.checkpoint if start else None,
-                        device=device,
-                        resume=resume,
-                        save_every_steps=save_every_steps,
-                    )
-            except DivergedError as error:
-                # One variant that breaks down must not cost the others their night.
-                logger.warning("%s", error)
-                reports.append(VariantReport(variant=variant.name, failure=str(error)))
-                continue
-            scores = {
-                split: scored(split, variant.name, fitted.checkpoint) for split in ("valid", "test")
-            }
-            publication = publication_of(
-                name=name,
-                root=steps.root,
-                config=config,
-                variant=variant.name,
-                problem=problem,
-                settings=_settings(
-                    problem, network, training, regularisation, vocabulary, text, splits, evaluation
-                ),
-                fitted=fitted,
-                scores=scores,
-                splits=data.splits,
-                snapshot=data.ingested.snapshot.id,
-                usable=data.usable,
-                vocabularies=data.vocabularies,
-                coverage=data.coverage,
-                goes_on_from=_learnt_on(start, data.rehearsal) if start else "",
-                retraining=f"{began:%Y-%m-%d %H:%M} UTC",
-            )
-            version = registry.publish(publication)
-            show_profile(registry, version, steps.root, data.profile)
-            published.append((version, fitted))
-            candidates.append(Candidate(variant.name, version.version, fitted, scores))
-            reports.append(
-                VariantReport(
+        with (
+            gpu.taken(parallel > 1),
+            TrainingProcesses(numerics(on)["threads"], num_gpus(on)) as processes,
+            processes.at_once(trained, chosen, parallel) as trainings,
+        ):
+            for variant, training_of in zip(chosen, trainings, strict=True):
+                try:
+                    fitted = training_of()
+                except (DivergedError, ProcessEndedError) as error:
+                    # One variant that breaks down must not cost the others their night.
+                    logger.warning("%s", error)
+                    reports.append(VariantReport(variant=variant.name, failure=str(error)))
+                    continue
+                scores = {
+                    split: scored(split, variant.name, fitted.checkpoint)
+                    for split in ("valid", "test")
+                }
+                publication = publication_of(
+                    name=name,
+                    root=steps.root,
+                    config=ModelConfig(problem, variant, network, *texts).to_dict(),
                     variant=variant.name,
-                    version=version.version,
-                    new=version.new,
-                    metrics=publication.scores,
+                    problem=problem,
+                    settings=_settings(
+                        problem,
+                        network,
+                        training,
+                        regularisation,
+                        vocabulary,
+                        text,
+                        splits,
+                        evaluation,
+                    ),
+                    fitted=fitted,
+                    scores=scores,
+                    splits=data.splits,
+                    snapshot=data.ingested.snapshot.id,
+                    usable=data.usable,
+                    vocabularies=data.vocabularies,
+                    coverage=data.coverage,
+                    goes_on_from=_learnt_on(start, data.rehearsal) if start else "",
+                    retraining=f"{began:%Y-%m-%d %H:%M} UTC",
                 )
-            )
+                version = registry.publish(publication)
+                show_profile(registry, version, steps.root, data.profile)
+                published.append((version, fitted))
+                candidates.append(Candidate(variant.name, version.version, fitted, scores))
+                reports.append(
+                    VariantReport(
+                        variant=variant.name,
+                        version=version.version,
+                        new=version.new,
+                        metrics=publication.scores,
+                    )
+                )
         if not candidates:
             raise InputError(
                 f"no variant of {name} could be trained; the first failed because "
@@ -573,11 +591,27 @@ def _check_data(
         )
 
 
-def _gpu(wanted: bool) -> AbstractContextManager[Any]:
-    """The one place on the GPU, where a Prefect server hands them out (limit ``gpu``)."""
-    if not wanted or FlowRunContext.get() is None:
-        return nullcontext()
-    return concurrency("gpu", occupy=1, raise_on_lease_renewal_failure=False)
+class _Gpu:
+    """The one place on the GPU, where a Prefect server hands them out (limit ``gpu``).
+
+    Trainings side by side share the place of their retraining, which takes it for all of them.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self.free = wanted
+
+    @contextmanager
+    def taken(self, wanted: bool = True) -> Iterator[None]:
+        """Inside, the place is this retraining's; who is inside already has it."""
+        if not (wanted and self.free) or FlowRunContext.get() is None:
+            yield
+            return
+        with concurrency("gpu", occupy=1, raise_on_lease_renewal_failure=False):
+            self.free = False
+            try:
+                yield
+            finally:
+                self.free = True
 
 
 def _settings(problem: Any, *parts: Any) -> dict[str, Any]:

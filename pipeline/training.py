@@ -5,6 +5,10 @@ as one that was never cut off, on the same CPU with the same number of threads. 
 holds as far as its kernels repeat themselves. A state says with which versions and how many threads
 it was made; where they are others now, the run goes on and says that the bits may differ: hours of
 work are worth more than the last bits of a run that nobody can repeat elsewhere anyway.
+
+Where several processes train one model (``training.num_processes``), every one runs this loop over
+the same batches and computes its own columns of each. The first one alone validates, is observed
+and gives states away; what it decides, all do.
 """
 
 import math
@@ -20,6 +24,7 @@ from torch import Tensor
 
 from .averaging import AVERAGES, WeightAverage
 from .errors import InputError
+from .parallel import Ranks
 from .precision import PRECISIONS, Precision, check_precision, matmul_precision, slowness
 from .problems.problem import (
     Batch,
@@ -42,7 +47,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 SCHEDULES = ("constant", "plateau", "cosine", "step")
 DEVICES = ("auto", "cpu", "cuda")
 CHECK_EVERY = 50
-"""Steps between looks at the loss: each look makes a GPU wait for the host."""
+"""Steps between looks at the loss: each look makes a GPU wait for the host. Several processes also
+agree only then whether a state is kept."""
 
 
 class DivergedError(InputError):
@@ -58,6 +64,10 @@ class TrainingConfig:
         batch_size: sentences, windows or streams of a batch.
         accumulate_batches: batches of a step: their gradients are added up, each weighed by its
             share of the targets, so that a step is what one batch with all of them would give.
+        num_processes: that train one model together, each on its own columns of every batch (its
+            streams or rows): on GPUs one each, on CPUs with the threads divided among them. Without
+            dropout the losses are those of one process, but for the order of sums; the random
+            numbers of each are a stream of its own, seeded by ``seed`` and its number.
         optimizer: ``sgd``, ``adam`` (Kingma and Ba 2015) or ``adamw`` (Loshchilov and Hutter 2019).
         learning_rate: at the start.
         schedule: ``constant``; ``plateau`` multiplies by ``decay`` after every epoch that is not
@@ -91,6 +101,7 @@ class TrainingConfig:
     num_epochs: int = 10
     batch_size: int = 64
     accumulate_batches: int = 1
+    num_processes: int = 1
     optimizer: str = "adam"
     learning_rate: float = 0.001
     schedule: str = "constant"
@@ -122,11 +133,17 @@ class TrainingConfig:
             "num_epochs",
             "batch_size",
             "accumulate_batches",
+            "num_processes",
             "divergence_epochs",
             "averaging_epochs",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"training.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.batch_size < self.num_processes:
+            raise InputError(
+                f"training.batch_size is {self.batch_size}, too small to be divided among "
+                f"training.num_processes ({self.num_processes}): raise it, or lower the processes"
+            )
         if self.patience is not None and self.patience < 1:
             raise InputError(f"training.patience is {self.patience}: at least 1, or null for never")
         if not 0 < self.learning_rate < math.inf:
@@ -164,7 +181,8 @@ class TrainingState:
     """Everything that a run needs to go on as if it had never stopped.
 
     Attributes:
-        tensors: weights, best weights, optimizer, carried hidden state, generators, sums.
+        tensors: weights, best weights, optimizer, carried hidden state of all columns; generators
+            and sums of each process, ``[P, ...]``.
         scalars: counters and history, fit for JSON.
     """
 
@@ -186,6 +204,7 @@ class Observer:
         """Called after every step; calling ``state`` gives a state to be kept.
 
         It gives None where the loss is no number any more: the state kept before is a better one.
+        Of several processes only the first one calls it, every ``CHECK_EVERY`` steps.
         """
 
     def warn(self, sentence: str) -> None:
@@ -267,6 +286,12 @@ def fit(
         model = problem.build(variant, network, vocabulary_sizes).to(device)
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)
+        ranks = Ranks(device)
+        if ranks.size != config.num_processes:
+            raise InputError(
+                f"training.num_processes is {config.num_processes}, and {ranks.size} of them train "
+                f"here: start them with torchrun, as a retraining does"
+            )
         model.prepare(training)
         model.begin_from(start or {}, vocabulary_sizes)
         if vectors is not None:
@@ -278,8 +303,9 @@ def fit(
             training, validation = (
                 problem.resident(each, device) for each in (training, validation)
             )
-        loop = _Loop(problem, variant, model, config, device)
-        observer = observer or Observer()
+        loop = _Loop(problem, variant, model, config, device, ranks)
+        if observer is None or ranks.rank:
+            observer = Observer()
         if slow := slowness(config.precision, device):
             observer.warn(slow)
         if state is not None:
@@ -457,9 +483,13 @@ class _Loop:
         model: Model,
         config: TrainingConfig,
         device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self.problem, self.variant, self.config, self.device = problem, variant, config, device
-        self.model = model
+        self.model, self.ranks = model, ranks
+        self.objective = ranks.objective(model)
+        if ranks.size > 1:
+            torch.manual_seed(digest_seed(config.seed, "rank", ranks.rank))
         options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         # One fused kernel a step is 5 to 10 % faster than a loop over the weights.
         self.optimizer = OPTIMIZERS[config.optimizer](
@@ -483,7 +513,7 @@ class _Loop:
             with matmul_precision(self.config.precision):
                 finite = self._epoch(batches, observer)
             self._close_epoch(finite, validation, observer)
-            observer.save(self.snapshot)
+            self._offer_state(observer)
         history, best_epoch = self._pool_epochs(validation)
         return Fitted(
             {name: tensor.cpu() for name, tensor in self.best.items()},
@@ -497,17 +527,54 @@ class _Loop:
         """The rest of the current epoch; False where the loss is no number any more."""
         counters = self.counters
         self.model.train()
+        self._check_divisible(batches)
         num_steps = self._steps_of(len(batches))
         for step in range(self._steps_of(counters.batch), num_steps):
             last = min(counters.batch + self.config.accumulate_batches, len(batches))
             self._step([batches[index] for index in range(counters.batch, last)], step / num_steps)
             counters.batch = last
             observer.step(counters.epoch, counters.batch, len(batches))
-            if (step + 1) % CHECK_EVERY == 0 and not bool(self.sum_losses.isfinite()):
+            looks = (step + 1) % CHECK_EVERY == 0
+            if looks and not self._finite():
                 return False
-            if counters.batch < len(batches):
-                observer.save(self.snapshot)
-        return bool(self.sum_losses.isfinite())
+            if counters.batch < len(batches) and (looks or self.ranks.size == 1):
+                self._offer_state(observer)
+        return self._finite()
+
+    def _check_divisible(self, batches: Batches) -> None:
+        """A state that is carried needs a column in every process.
+
+        Raises:
+            InputError: where the first batch has too few.
+        """
+        if self.ranks.size > 1 and batches[0].num_columns < self.ranks.size:
+            raise InputError(
+                f"the training split fills {batches[0].num_columns} columns of a batch, which "
+                f"training.num_processes ({self.ranks.size}) cannot divide among them: lower it"
+            )
+
+    def _finite(self) -> bool:
+        return bool(self.ranks.total(self.sum_losses).isfinite())
+
+    def _offer_state(self, observer: Observer) -> None:
+        """Let the observer keep a state; where it does, all processes give their part of it."""
+        if self.ranks.size == 1:
+            observer.save(self.snapshot)
+        elif self.ranks.rank:
+            if self.ranks.agreed(0):
+                self.snapshot()
+        else:
+            states: list[TrainingState | None] = []
+
+            def state() -> TrainingState | None:
+                if not states:
+                    self.ranks.agreed(1)
+                    states.append(self.snapshot())
+                return states[0]
+
+            observer.save(state)
+            if not states:
+                self.ranks.agreed(0)
 
     def _step(self, batches: Sequence[Batch], done: float) -> None:
         """One optimizer step on the gradient of all ``batches``, ``done`` of the epoch before it.
@@ -520,12 +587,12 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.model.num_steps = self.counters.step
         for batch in batches:
-            with self.precision.forward():
-                objective, loss, self.hidden = self.model.objective(
-                    batch.to(self.device), self.hidden
-                )
-            share = batch.num_targets / max(num_targets, 1)
-            self.precision.backward(objective if len(batches) == 1 else objective * share)
+            part = self.ranks.part(batch).to(self.device)
+            with self.ranks.adding_up(self.objective, batch is batches[-1]):
+                with self.precision.forward():
+                    objective, loss, self.hidden = self.objective(part, self.hidden)
+                share = batch.num_targets / max(num_targets, 1)
+                self.precision.backward(objective if len(batches) == 1 else objective * share)
             self.sum_losses += loss.detach()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         self.sum_norms += self.precision.step(self.optimizer, limit)
@@ -554,7 +621,7 @@ class _Loop:
                 )
             self._stop_diverged(observer, "is no number any more")
             return
-        trained = float(self.sum_losses) / max(counters.num_tokens, 1)
+        trained = float(self.ranks.total(self.sum_losses)) / max(counters.num_tokens, 1)
         num_steps = max(self._steps_of(counters.batch), 1)
         record: dict[str, Any] = {
             "epoch": counters.epoch,
@@ -610,7 +677,12 @@ class _Loop:
         )
 
     def _validated(self, validation: Examples) -> float:
-        return mean_loss(self.problem, self.model, validation, self.config.batch_size, self.device)
+        """The loss on validation, which the first process computes for all."""
+        loss = math.nan
+        if self.ranks.rank == 0:
+            batch_size = self.config.batch_size
+            loss = mean_loss(self.problem, self.model, validation, batch_size, self.device)
+        return self.ranks.agreed(loss)
 
     def _note_stagnation(self) -> None:
         """Begin to average where the newest loss is above that of more than so many epochs ago.
@@ -660,7 +732,7 @@ class _Loop:
 
         None where a loss or a gradient was no number: what follows from it is none either.
         """
-        if not bool((self.sum_losses + self.sum_norms).isfinite()):
+        if not bool(self.ranks.total(self.sum_losses + self.sum_norms).isfinite()):
             return None
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
@@ -678,12 +750,13 @@ class _Loop:
                 for name, value in entries.items()
                 if isinstance(value, Tensor)
             }
-        for index, part in enumerate(self.hidden or ()):
+        for index, part in enumerate(self.ranks.whole(self.hidden) or ()):
             tensors[f"hidden/{index}"] = part
-        tensors["sums"] = torch.stack((self.sum_losses, self.sum_norms))
-        tensors["generator/cpu"] = torch.get_rng_state()
+        tensors["sums"] = self.ranks.stacked(torch.stack((self.sum_losses, self.sum_norms)))
+        tensors["generator/cpu"] = self.ranks.stacked(torch.get_rng_state())
         if self.device.type == "cuda":
-            tensors["generator/cuda"] = torch.cuda.get_rng_state(self.device)
+            cuda = self.ranks.stacked(torch.cuda.get_rng_state(self.device))
+            tensors["generator/cuda"] = cuda
         copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
         scalars |= {
             "history": list(self.counters.history),
@@ -709,9 +782,11 @@ class _Loop:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         hidden = _under("hidden/", tensors)
-        parts = tuple(hidden[str(index)].to(self.device) for index in range(len(hidden)))
-        self.hidden = parts or None
-        self.sum_losses, self.sum_norms = tensors["sums"].to(self.device).clone().unbind()
+        whole = [hidden[str(index)] for index in range(len(hidden))]
+        parts = (each[:, self.ranks.columns(each.shape[1])].contiguous() for each in whole)
+        self.hidden = tuple(part.to(self.device) for part in parts) or None
+        own = self.ranks.rank
+        self.sum_losses, self.sum_norms = tensors["sums"][own].to(self.device).clone().unbind()
         scalars = dict(state.scalars)
         del scalars["numerics"]
         self.precision.restore(scalars.pop("scaler"))
@@ -721,9 +796,9 @@ class _Loop:
             {int(epoch): loss for epoch, loss in scalars.pop("pool")},
         )
         self.counters = _Counters(**{**scalars, "history": list(scalars["history"])})
-        torch.set_rng_state(tensors["generator/cpu"])
+        torch.set_rng_state(tensors["generator/cpu"][own].clone())
         if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["generator/cuda"], self.device)
+            torch.cuda.set_rng_state(tensors["generator/cuda"][own].clone(), self.device)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -377,7 +377,7 @@ def test_every_part_of_the_state_counts() -> None:
         "model/": lambda value: value * 1.5,
         "optimizer/": lambda value: value + 1e-3,
         "sums": lambda value: value + 1,
-        "generator/cpu": lambda value: torch.Generator().manual_seed(99).get_state(),
+        "generator/cpu": lambda value: torch.Generator().manual_seed(99).get_state()[None],
     }
     for prefix, spoil in others.items():
         tensors = {

@@ -74,8 +74,9 @@ class Batch:
     """What one step reads.
 
     Attributes:
-        inputs: the problem's own tensors.
-        targets: the ids to predict, int64 ``[N]``; ``PAD`` is not scored.
+        inputs: the problem's own tensors; the last dimension of each is the batch, ``B``.
+        targets: the ids to predict, int64 ``[N]``; ``PAD`` is not scored. Column by column: where
+            each has several, they are ``[T, B]`` end to end.
         rows: which example each target belongs to, ``[N]`` (int64, -1 for padding); empty where
             the batch was made on a device.
         positions: where each target stands in the flat values of the predicted side, ``[N]``; -1
@@ -84,6 +85,7 @@ class Batch:
         num_targets: targets that are scored.
         carries_hidden: the next batch starts from the state in which this one ends.
         rate: what the learning rate is multiplied by for this step.
+        share: of a part of a batch, its share of the columns; 1 of a whole one.
     """
 
     inputs: tuple[Tensor, ...]
@@ -93,6 +95,28 @@ class Batch:
     num_targets: int
     carries_hidden: bool = False
     rate: float = 1.0
+    share: float = 1.0
+
+    @property
+    def num_columns(self) -> int:
+        """``B``."""
+        return self.inputs[0].shape[-1]
+
+    def part(self, columns: slice) -> "Batch":
+        """Some columns, for one of several processes that share the batch.
+
+        ``num_targets`` stays that of the whole batch, so that the parts' losses per target add up
+        to the batch's.
+        """
+        first, end, _ = columns.indices(self.num_columns)
+        return replace(
+            self,
+            inputs=tuple(each[..., columns] for each in self.inputs),
+            targets=self.targets.view(-1, self.num_columns)[:, columns].flatten(),
+            rows=NOWHERE,
+            positions=NOWHERE,
+            share=(end - first) / self.num_columns,
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
@@ -104,6 +128,7 @@ class Batch:
             self.num_targets,
             self.carries_hidden,
             self.rate,
+            self.share,
         )
 
 
@@ -264,7 +289,8 @@ class TokenNetwork(TokenModel):
             total = torch.lerp(loss, spread, self.label_smoothing)
         mean = total / max(batch.num_targets, 1)
         if self.penalties is not None:
-            mean = mean + self.penalties.sum()
+            # Penalties are means over columns, so that those of parts add up by their shares.
+            mean = mean + self.penalties.sum() * batch.share
         return mean, loss, hidden
 
 
