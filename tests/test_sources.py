@@ -511,3 +511,12 @@ def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="line over 64 MiB near line 1"):
         list(blocks(source(tmp_path / "a.jsonl")))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_addresses_keep_their_order_and_files_of_one_are_sorted(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "more/d.txt", "more/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    given = [str(tmp_path / "b.txt"), str(tmp_path / "more"), str(tmp_path / "*.txt")]
+    found = [Path(source.address).name for source in find_sources(given)]
+    assert found == ["b.txt", "c.txt", "d.txt", "a.txt"]

@@ -112,10 +112,11 @@ class SourceFile(BaseModel, frozen=True):
 
 
 def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
-    """Every file that the addresses name, sorted by address, each once, in its pieces.
+    """Every file that the addresses name, in their order, each once, in its pieces.
 
     An address is a path, a pattern (`data/*.jsonl`), a folder (all files of a known format below
-    it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`).
+    it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`). Files of
+    one pattern or folder are sorted.
 
     Raises:
         StorageError: an address names nothing, or something that is no file of a known format or
@@ -123,8 +124,8 @@ def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
     """
     if not addresses:
         raise StorageError("There is no source to read: name at least one file.")
-    found = {file for address in addresses for file in _expand(address)}
-    return [piece for address in sorted(found) for piece in _pieces(address)]
+    found = dict.fromkeys(file for address in addresses for file in sorted(_expand(address)))
+    return [piece for address in found for piece in _pieces(address)]
 
 
 def _expand(address: str) -> list[str]:
