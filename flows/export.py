@@ -19,7 +19,7 @@ from pipeline.session import Session
 from pipeline.vocabulary import BOS, EOS, UNK
 from warehouse.checkpoints import read_checkpoint
 from warehouse.registry import Registry, VersionInfo
-from warehouse.tables import TableRef, Tables
+from warehouse.tables import TableRef, Tables, sync_path
 
 if TYPE_CHECKING:
     from flows.export_client import NextWord
@@ -218,7 +218,7 @@ def _write_json(path: Path, value: Any) -> None:
 def _put_in_place(aside: Path, folder: Path, before: Path) -> None:
     """Make the files in ``aside`` durable, and let them take the place of an older export."""
     for path in [*aside.iterdir(), aside]:
-        _sync(path)
+        sync_path(path)
     if folder.exists():
         os.rename(folder, before)
     try:
@@ -227,12 +227,4 @@ def _put_in_place(aside: Path, folder: Path, before: Path) -> None:
         if before.exists():
             os.rename(before, folder)
         raise
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_path(folder.parent)

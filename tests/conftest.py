@@ -1,12 +1,14 @@
-"""What every test shares: a Prefect home of its own, no telemetry, one torch thread, two fixtures.
+"""What every test shares: a Prefect home of its own, no telemetry, one torch thread, fixtures.
 
 The environment is set before anything imports prefect or mlflow, which read it once.
 """
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,13 @@ def warehouse(tmp_path: Path) -> Path:
     root = tmp_path / "warehouse"
     root.mkdir()
     return root
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """``main`` sends the packages' log to stderr; the next test shall have it as it was."""
+    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "warehouse")]
+    before = [(log, log.level, list(log.handlers), log.propagate) for log in loggers]
+    yield
+    for log, level, handlers, propagate in before:
+        log.level, log.handlers, log.propagate = level, handlers, propagate

@@ -244,7 +244,7 @@ def test_a_damaged_state_counts_as_absent(
     assert state[1] == {"epoch": 3}
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_write_text", "_sync", "_publish"])
+@pytest.mark.parametrize("failing", ["save_file", "_write_text", "sync_path", "_publish"])
 def test_a_full_disk_is_a_sentence_and_the_last_state_stays(
     store: Checkpoints, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

@@ -2,13 +2,11 @@
 
 import errno
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ESCAPES = "\x1b[31mred\x07 [bold]\u202e\x9b2J"
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """``main`` sends the packages' log to stderr; the next test shall have it as it was."""
-    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "warehouse")]
-    before = [(log, log.level, list(log.handlers), log.propagate) for log in loggers]
-    yield
-    for log, level, handlers, propagate in before:
-        log.level, log.handlers, log.propagate = level, handlers, propagate
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A version leaves as a folder that runs alone, and types as the version does."""
 
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,14 +39,7 @@ WORDS = Vocabulary(sorted({word for row in ROWS for word in row}))
 WHITESPACE = TextConfig(unit="whitespace", normalisation=())
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """``main`` sends the packages' log to stderr; the next test shall have it as it was."""
-    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "warehouse")]
-    before = [(log, log.level, list(log.handlers), log.propagate) for log in loggers]
-    yield
-    for log, level, handlers, propagate in before:
-        log.level, log.handlers, log.propagate = level, handlers, propagate
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 @pytest.fixture(scope="module")

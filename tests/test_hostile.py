@@ -9,14 +9,12 @@ import decimal
 import gzip
 import io
 import json
-import logging
 import lzma
 import os
 import random
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +31,7 @@ SERIES = ("forecast",)
 DIALOGUES = ("next-word",)
 
 
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """``main`` sends the packages' log to stderr; the next test shall have it as it was."""
-    loggers = [logging.getLogger(name) for name in ("flows", "pipeline", "warehouse")]
-    before = [(log, log.level, list(log.handlers), log.propagate) for log in loggers]
-    yield
-    for log, level, handlers, propagate in before:
-        log.level, log.handlers, log.propagate = level, handlers, propagate
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def row(number: int, **more: Any) -> str:

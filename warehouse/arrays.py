@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse.errors import StorageError, remedy_of
-from warehouse.tables import make_folder, sync_folder
+from warehouse.tables import make_folder, sync_path
 
 _MANIFEST = "manifest.json"
 
@@ -75,7 +75,7 @@ class Arrays:
                 json.dump(digests, file, sort_keys=True)
                 file.flush()
                 os.fsync(file.fileno())
-            sync_folder(aside)
+            sync_path(aside)
             self._put(aside, self._folder / key)
         except OSError as error:
             raise StorageError(
@@ -112,7 +112,7 @@ class Arrays:
             folder.rename(gone / folder.name)
             aside.rename(folder)
             shutil.rmtree(gone, ignore_errors=True)
-        sync_folder(self._folder)
+        sync_path(self._folder)
 
 
 def _digest(path: Path) -> str:

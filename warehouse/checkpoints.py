@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from warehouse.errors import StorageError
+from warehouse.tables import sync_path
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
@@ -296,9 +297,9 @@ def _publish(aside: Path, directory: Path) -> None:
     """Make the files in `aside` durable, then give them their name in one step."""
     for path in aside.iterdir():
         path.chmod(0o644)
-        _sync(path)
+        sync_path(path)
     aside.chmod(0o755)
-    _sync(aside)
+    sync_path(aside)
     if directory.exists():
         if _is_whole(directory):
             return
@@ -309,15 +310,7 @@ def _publish(aside: Path, directory: Path) -> None:
         # Somebody else kept the same content in the meantime: theirs is as good as ours.
         if not directory.is_dir():
             raise
-    _sync(directory.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_path(directory.parent)
 
 
 def _is_whole(directory: Path) -> bool:

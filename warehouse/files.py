@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from warehouse.errors import StorageError, remedy_of
-from warehouse.tables import ASIDE, make_folder, sync_folder
+from warehouse.tables import ASIDE, make_folder, sync_path
 
 
 class FileRef(BaseModel, frozen=True):
@@ -60,7 +60,7 @@ def keep_file(root: str | Path, folder: str, suffix: str, payload: bytes) -> Fil
             os.replace(aside, Path(root) / ref.path)
         finally:
             Path(aside).unlink(missing_ok=True)
-        sync_folder(place)
+        sync_path(place)
     except OSError as error:
         raise StorageError(
             f"{place} cannot be written to ({error.strerror}): {remedy_of(error)}."

@@ -312,7 +312,7 @@ class Tables:
                     # A link, unlike a rename, fails where the name is taken.
                     with contextlib.suppress(FileExistsError):
                         os.link(aside, folder / f"{number:012d}.json")
-                        sync_folder(folder)
+                        sync_path(folder)
                         return SnapshotRef(
                             id=snapshot.id, name=name, number=number, num_rows=snapshot.num_rows
                         )
@@ -686,7 +686,7 @@ class TableWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             os.replace(self._aside, path)
-            sync_folder(self._folder)
+            sync_path(self._folder)
         return ref
 
 
@@ -951,16 +951,16 @@ def make_folder(folder: Path) -> None:
         return
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    sync_path(folder.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable.
+def sync_path(path: Path) -> None:
+    """Make the content of a file durable, or the names in a folder.
 
     Raises:
         OSError: it cannot be done.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -980,7 +980,7 @@ def replace_file(path: Path, payload: bytes) -> None:
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync_path(path.parent)
 
 
 def _write_aside(folder: Path, payload: bytes) -> Path:
