@@ -187,7 +187,7 @@ def main() -> None:
         if settings.times > 1:
             longer = Path(folder) / "longer.jsonl"
             repeated(source, longer, settings.times)
-            for name in (PYARROW, OURS):
+            for name in (PYARROW, PANDAS, OURS):
                 sources[LONGER.format(name, settings.times)] = longer
         figures: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
         for _ in range(settings.rounds):

@@ -1,6 +1,5 @@
 import csv
 import gzip
-import hashlib
 import json
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 
 from flows.caching import Steps
 from flows.ingest import IngestReport, SourceChanges, ingest, ingest_sources
@@ -77,7 +77,7 @@ def test_dialogues_become_a_table(warehouse: Path, tmp_path: Path) -> None:
             "utterances": ["第2段的第0句。", "第2段的第1句。", "第2段的第2句。"],
         },
     ]
-    assert set(table["file"].to_pylist()) == {hashlib.sha256(Path(source).read_bytes()).hexdigest()}
+    assert set(table["file"].to_pylist()) == {blake3(Path(source).read_bytes()).hexdigest()}
     snapshot = tables.snapshot(report.snapshot)
     assert snapshot.refs == report.shards
     assert snapshot.meta["sources"] == [source]

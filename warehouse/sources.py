@@ -23,7 +23,6 @@ that only who reads from the start knows where a record begins.
 
 import csv
 import glob
-import hashlib
 import io
 import os
 import stat
@@ -38,6 +37,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from blake3 import blake3
 from pydantic import BaseModel
 
 from warehouse.errors import StorageError
@@ -90,22 +90,22 @@ _BOM = b"\xef\xbb\xbf"
 class SourceFile(BaseModel, frozen=True):
     """A file to read, or a piece of one.
 
-    `digest` is the sha256 (hex) of its `num_bytes` bytes (in a piece of a `.parquet` file also of
-    what its columns are), `checksum` their CRC-32. They begin at byte `begin` of the file, with
-    line `first_line`.
+    `digest` is the BLAKE3 (hex) of its `num_bytes` bytes. They begin at byte `begin` of the file,
+    with line `first_line`. `layout` says what the columns are in a piece of a `.parquet` file, in
+    whose bytes that does not stand.
     """
 
     address: str
     digest: str
     num_bytes: int
-    checksum: int = 0
     begin: int = 0
     first_line: int = 1
+    layout: str = ""
 
     def cache_digest(self) -> str:
         """The identity of what is read from it, wherever it lies."""
         kind = f"{_format_of(self.address)} {_compression_of(self.address)}"
-        return f"{kind} {self.digest} {self.first_line}"
+        return f"{kind} {self.digest} {self.first_line} {self.layout}"
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -202,8 +202,8 @@ def _pieces(address: str) -> Iterator[SourceFile]:
 def _parquet_pieces(address: str, file: BinaryIO) -> Iterator[SourceFile]:
     """The file cut before the row group with which every `PIECE_BYTES` of values are complete.
 
-    What the bytes of a row group mean stands at the end of the file, so a piece of several is
-    named by the columns as well.
+    What the bytes of a row group mean stands at the end of the file, so each piece of several is
+    told the columns.
     """
     bounds, layout = _parquet_cuts(file)
     file.seek(0)
@@ -221,7 +221,7 @@ def _parquet_pieces(address: str, file: BinaryIO) -> Iterator[SourceFile]:
     yield piece.finish()
 
 
-def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes]:
+def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], str]:
     """Where the file is cut: each time the byte and the row, from 1, behind it; and its columns.
 
     There is no cut in a small file, in one whose row groups are not in order, and in one that
@@ -230,7 +230,7 @@ def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes]:
     try:
         footer = pq.read_metadata(file)
     except (pa.ArrowException, OSError):
-        return [], b""
+        return [], ""
     starts = _row_group_starts(footer)
     bounds: list[tuple[int, int]] = []
     num_bytes, next_line = 0, 1
@@ -241,9 +241,9 @@ def _parquet_cuts(file: BinaryIO) -> tuple[list[tuple[int, int]], bytes]:
         num_bytes += footer.row_group(group).total_byte_size
         next_line += footer.row_group(group).num_rows
     if not bounds or starts != sorted(set(starts)):
-        return [], b""
+        return [], ""
     codecs = [footer.row_group(0).column(i).compression for i in range(footer.num_columns)]
-    return bounds, f"{footer.schema.to_arrow_schema()} {codecs}\n".encode(errors="replace")
+    return bounds, f"{footer.schema.to_arrow_schema()} {codecs}"
 
 
 def _row_group_starts(footer: Any) -> list[int]:
@@ -260,19 +260,16 @@ def _row_group_starts(footer: Any) -> list[int]:
 class _Piece:
     """A piece of a file that is being read for the first time."""
 
-    def __init__(
-        self, address: str, begin: int = 0, first_line: int = 1, layout: bytes = b""
-    ) -> None:
+    def __init__(self, address: str, begin: int = 0, first_line: int = 1, layout: str = "") -> None:
         self.begin = begin
         self.next_line = self._first_line = first_line
         self.num_bytes = 0
         self._address = address
-        self._digest = hashlib.sha256(layout)
-        self._checksum = 0
+        self._digest = blake3()
+        self._layout = layout
 
     def add(self, chunk: memoryview, num_lines: int) -> None:
         self._digest.update(chunk)
-        self._checksum = zlib.crc32(chunk, self._checksum)
         self.num_bytes += len(chunk)
         self.next_line += num_lines
 
@@ -281,9 +278,9 @@ class _Piece:
             address=self._address,
             digest=self._digest.hexdigest(),
             num_bytes=self.num_bytes,
-            checksum=self._checksum,
             begin=self.begin,
             first_line=self._first_line,
+            layout=self._layout,
         )
 
 
@@ -366,20 +363,17 @@ def blocks(
 
 
 def _chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
-    """The bytes of the piece; at its end they must be those that it was named by.
-
-    A checksum tells what changed by accident, at a tenth of the cost of a digest.
-    """
+    """The bytes of the piece; at its end they must be those that it was named by."""
     if not source.num_bytes:
         raise StorageError(f"{printable(source.address)} is empty: there is nothing to read.")
-    checksum, remaining = 0, source.num_bytes
+    digest, remaining = blake3(), source.num_bytes
     if source.begin:
         file.seek(source.begin)
     while remaining and (chunk := file.read(min(chunk_bytes, remaining))):
-        checksum = zlib.crc32(chunk, checksum)
+        digest.update(chunk)
         remaining -= len(chunk)
         yield chunk
-    if remaining or checksum != source.checksum:
+    if remaining or digest.hexdigest() != source.digest:
         raise StorageError(
             f"{printable(source.address)} was changed while it was read: read it again."
         )

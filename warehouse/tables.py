@@ -4,15 +4,15 @@
     root/snapshots/<name>/<number>.json   one commit: the tables of version <number> of <name>,
                                           or that it held rows that were withdrawn since
 
-A table's digest is taken over its schema, lengths and values, not over the bytes of its file, so it
-is the same on every machine and under every version of Parquet. Every file is written aside, made
+A table's digest (BLAKE3: a tenth of the time of SHA-256 where the processor has no instructions for
+that) is taken over its schema, lengths and values, not over the bytes of its file, so it is the
+same on every machine and under every version of Parquet. Every file is written aside, made
 durable and then named, so that whoever reads sees a whole table or none, and whoever is killed
 leaves nothing but a nameless remainder that `Tables.collect_garbage` removes.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 from pydantic import BaseModel
 
 from warehouse.errors import StorageError, remedy_of
@@ -39,7 +40,7 @@ COMPRESSION_LEVEL = 3  # of zstd: 27 % smaller than level 1 and read as fast
 PLAIN = {b"encoding": b"plain"}
 """What a schema says of a field of text that hardly repeats: no dictionary page is worth it."""
 ASIDE = ".aside-"  # how the name of a file that is still being written begins
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_KEY = b"tidemill.digest"
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _NUMBER = re.compile(r"\d{12}\.json")
@@ -135,7 +136,7 @@ def checked_name(name: str) -> str:
 def snapshot_id(refs: Iterable[TableRef]) -> str:
     """The fingerprint of a set of tables: their order and their places do not count."""
     digests = sorted({ref.digest for ref in refs})
-    return hashlib.sha256(f"snapshot {_FORMAT}\n{chr(10).join(digests)}".encode()).hexdigest()
+    return blake3(f"snapshot {_FORMAT}\n{chr(10).join(digests)}".encode()).hexdigest()
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -473,7 +474,9 @@ class Tables:
         try:
             record = json.loads(path.read_bytes())
             if record.pop("format") != _FORMAT:
-                raise StorageError(f"{path} was written by a newer version: update this one.")
+                raise StorageError(
+                    f"{path} is of another version of Tidemill: use that one, or a new warehouse."
+                )
             if "withdrawn" in record:
                 raise WithdrawnError(str(record["withdrawn"]))
             snapshot = Snapshot.model_validate(record)
@@ -709,7 +712,7 @@ class _Fingerprint:
                 column.update(chunk)
 
     def digest(self) -> str:
-        whole = hashlib.sha256(f"table {_FORMAT} {self.num_rows}\n".encode())
+        whole = blake3(f"table {_FORMAT} {self.num_rows}\n".encode())
         for name, column in zip(self._names, self._columns):
             whole.update(f"{json.dumps(name)} {column.describe()}\n".encode())
         return whole.hexdigest()
@@ -720,8 +723,8 @@ class _ColumnDigest:
 
     def __init__(self, name: str, kind: pa.DataType) -> None:
         self._name = name
-        self._values = hashlib.sha256()
-        self._lengths = hashlib.sha256()
+        self._values = blake3()
+        self._lengths = blake3()
         self._item: _ColumnDigest | None = None
         self._num_bytes = 0
         self._type = str(kind)
@@ -739,7 +742,7 @@ class _ColumnDigest:
             raise StorageError(f"Column {self._name!r} holds nulls: a table has none.")
         if _is_flat(array.type):
             numbers = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
-            self._values.update(numbers.data)
+            self._values.update(numbers.view(np.uint8).data)
             self._num_bytes += numbers.nbytes
             return
         if self._item is not None:
@@ -750,7 +753,7 @@ class _ColumnDigest:
             self._values.update(data.data)
             self._num_bytes += data.nbytes
         lengths = np.diff(offsets)
-        self._lengths.update(lengths.data)
+        self._lengths.update(lengths.view(np.uint8).data)
         self._num_bytes += lengths.nbytes
 
     def num_bytes(self) -> int:
