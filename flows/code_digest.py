@@ -101,7 +101,7 @@ class _Reach:
         bound = _bindings(self.sources[module]).get(name)
         if bound is None or label in self.digests:
             return
-        statements = [each for each in bound if isinstance(each, ast.stmt)]
+        statements = tuple(each for each in bound if isinstance(each, ast.stmt))
         self.digests[label] = _tree_digest(statements)
         for each in bound:
             if isinstance(each, Imported):
@@ -117,7 +117,7 @@ class _Reach:
         if name in self.digests or name in NEVER_REACHED:
             return
         tree = _tree(self.sources[name])
-        self.digests[name] = _tree_digest(tree.body)
+        self.digests[name] = _tree_digest(tuple(tree.body))
         for imported in _imports(tree, self.sources[name]):
             self.imported(imported)
 
@@ -173,7 +173,11 @@ def _is_caching(decorator: ast.expr) -> bool:
     return name == "cached_task"
 
 
-def _tree_digest(statements: Iterable[ast.stmt]) -> str:
+# Most tasks reach most modules, so what is found in a tree is kept: nodes are equal by identity.
+
+
+@cache
+def _tree_digest(statements: tuple[ast.stmt, ...]) -> str:
     text = "\n".join(ast.dump(statement) for statement in statements)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -217,14 +221,22 @@ def _is_type_checking(statement: ast.If) -> bool:
     return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
-def _names(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id
+@cache
+def _names(statement: ast.stmt) -> frozenset[str]:
+    return frozenset(
+        node.id
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
 
 
-def _imports(node: ast.AST, source: Source) -> Iterator[Imported]:
+@cache
+def _imports(node: ast.AST, source: Source) -> tuple[Imported, ...]:
     """What every import under ``node`` names, one after the other, relative ones made absolute."""
+    return tuple(_imports_below(node, source))
+
+
+def _imports_below(node: ast.AST, source: Source) -> Iterator[Imported]:
     if isinstance(node, ast.Import):
         yield from (Imported(alias.name) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -234,7 +246,7 @@ def _imports(node: ast.AST, source: Source) -> Iterator[Imported]:
         skipped = node.body if isinstance(node, ast.If) and _is_type_checking(node) else []
         for child in ast.iter_child_nodes(node):
             if child not in skipped:
-                yield from _imports(child, source)
+                yield from _imports_below(child, source)
 
 
 def _absolute(node: ast.ImportFrom, source: Source) -> str:
