@@ -144,17 +144,31 @@ class Penalties:
         self.outputs.clear()
         self.features.clear()
 
-    def sum(self) -> Tensor:
-        """The penalty of the pass, weighed, a scalar; sequences of one step have no TAR."""
-        penalty = torch.zeros((), device=self.features[-1].device)
+    def sum(self, scored: Tensor, inside: Tensor) -> Tensor:
+        """The penalty of the pass, weighed, a scalar.
+
+        Each sequence has its own mean, and the penalty is the mean of these: what pads a batch does
+        not count, and the penalties of parts of a batch add up by their shares of its columns. A
+        sequence of one step has no TAR.
+
+        Args:
+            scored: which positions are learnt from, bool ``[T, B]`` or ``[1, B]``.
+            inside: which outputs of the stack are of a sequence, bool ``[T, B]``, the first always.
+        """
+        penalty = torch.zeros((), device=scored.device)
         if self.config.activation_penalty:
             # Word by word, the words drawn are scored too; what is learnt from comes last.
-            penalty = (
-                penalty + self.config.activation_penalty * self.features[-1].float().square().mean()
-            )
+            squares = self.features[-1].float().square().mean(-1).view(scored.shape)
+            penalty = penalty + self.config.activation_penalty * _mean_of_columns(squares, scored)
         outputs = torch.cat(self.outputs).float()
         if self.config.temporal_penalty and len(outputs) > 1:
-            changes = outputs[1:] - outputs[:-1]
-            penalty = penalty + self.config.temporal_penalty * changes.square().mean()
+            changes = (outputs[1:] - outputs[:-1]).square().mean(-1)
+            penalty = penalty + self.config.temporal_penalty * _mean_of_columns(changes, inside[1:])
         self.forget()
         return penalty
+
+
+def _mean_of_columns(values: Tensor, counted: Tensor) -> Tensor:
+    """The mean of the columns' means over what is ``counted``; a column without any has 0."""
+    sums = values.where(counted, 0).sum(0)
+    return (sums / counted.sum(0).clamp(min=1)).mean()

@@ -9,7 +9,15 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import InputError
-from pipeline.problems import Forecasting, LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems import (
+    Classification,
+    Forecasting,
+    LanguageModel,
+    NextWord,
+    Problem,
+    Seq2Seq,
+    Tagging,
+)
 from pipeline.problems.problem import Embedding, Examples, TokenNetwork
 from pipeline.ragged import Ragged
 from pipeline.recurrent import RECURRENT_WEIGHTS, NetworkConfig, RecurrentStack, Variant
@@ -140,9 +148,20 @@ def test_label_smoothing_is_torchs_and_the_loss_is_told_without_it(problem: Prob
 
 
 @pytest.mark.parametrize(
-    "problem", [LanguageModel(bptt=4), NextWord(window=3), Seq2Seq(), Seq2Seq(input_feeding=True)]
+    ("problem", "num_scored", "num_steps"),
+    [
+        (LanguageModel(bptt=4), None, None),
+        (NextWord(window=3), None, None),
+        # A batch has its rows by rising length; what is read or written ends with <eos>.
+        (Seq2Seq(), [4, 6, 7], [4, 6, 7]),
+        (Seq2Seq(input_feeding=True), [4, 6, 7], [4, 6, 7]),
+        (Classification(), None, [4, 6, 7]),
+        (Tagging(), [3, 5, 6], [3, 5, 6]),
+    ],
 )
-def test_penalties_are_mean_squares_of_activations_and_of_their_changes(problem: Problem) -> None:
+def test_penalties_are_mean_squares_of_activations_and_of_their_changes(
+    problem: Problem, num_scored: list[int] | None, num_steps: list[int] | None
+) -> None:
     variant = "gru-attention" if problem.name == "seq2seq" else "gru"
     batch = first_batch(problem)
     plain, _, _ = model_of(problem, variant).objective(batch, None)
@@ -150,14 +169,25 @@ def test_penalties_are_mean_squares_of_activations_and_of_their_changes(problem:
     seen: dict[str, list[torch.Tensor]] = {"outputs": [], "features": []}
     model.last_stack.register_forward_hook(lambda _, __, out: seen["outputs"].append(out[0]))
     model.head.dropout.register_forward_hook(lambda _, __, out: seen["features"].append(out))
+
+    def mean(values: torch.Tensor, lengths: list[int] | None, fewer: int = 0) -> torch.Tensor:
+        """The mean over the columns of their means over what is no padding."""
+        columns = values.reshape(-1, batch.num_columns, values.shape[-1]).unbind(1)
+        if lengths is None:
+            return torch.stack([column.mean() for column in columns]).mean()
+        ends = [length - fewer for length in lengths]
+        return torch.stack(
+            [column[:end].mean() for column, end in zip(columns, ends, strict=True)]
+        ).mean()
+
     for _ in range(2):
         for parts in seen.values():
             parts.clear()
-        mean, loss, _ = model.objective(batch, None)
+        objective, loss, _ = model.objective(batch, None)
         outputs = torch.cat(seen["outputs"])
-        wanted = 2 * seen["features"][-1].square().mean()
-        wanted = wanted + 3 * (outputs[1:] - outputs[:-1]).square().mean()
-        assert (mean - plain).item() == pytest.approx(wanted.item(), rel=1e-4)
+        wanted = 2 * mean(seen["features"][-1].square(), num_scored)
+        wanted = wanted + 3 * mean((outputs[1:] - outputs[:-1]).square(), num_steps, fewer=1)
+        assert (objective - plain).item() == pytest.approx(wanted.item(), rel=1e-4)
         assert loss.item() / batch.num_targets == pytest.approx(plain.item(), rel=1e-5)
 
 

@@ -194,19 +194,26 @@ class TextClassifier(TokenNetwork):
         ids, lengths = batch.inputs
         return self.text_features(ids, lengths), None
 
+    def inside(self, batch: Batch) -> Tensor:
+        return _inside(*batch.inputs)
+
     def text_features(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """What enters the output layer for texts ``ids [T, B]`` of ``lengths [B]``: ``[B, F]``."""
         outputs, final = self.stack(self.dropout(self.embedding(ids)), lengths=lengths)
         if self.pooling == "last":
             pooled = torch.cat(tuple(final[0][-self.stack.num_directions :]), dim=-1)
         else:
-            inside = (torch.arange(len(ids), device=ids.device)[:, None] < lengths)[..., None]
+            inside = _inside(ids, lengths)[..., None]
             if self.pooling == "mean":
                 pooled = (outputs * inside).sum(0) / lengths[:, None]
             else:
                 pooled = outputs.masked_fill(~inside, -torch.inf).amax(0)
         scored: Tensor = self.head(pooled)
         return scored
+
+
+def _inside(ids: Tensor, lengths: Tensor) -> Tensor:
+    return torch.arange(len(ids), device=ids.device)[:, None] < lengths
 
 
 class MostFrequentClassifier(TokenModel, EstimatedModel):

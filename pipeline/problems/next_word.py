@@ -142,6 +142,9 @@ class WindowModel(TextModel):
     def features(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, None]:
         return self.window_features(batch.inputs[0]), None
 
+    def inside(self, batch: Batch) -> Tensor:
+        return torch.ones_like(batch.inputs[0], dtype=torch.bool)  # a window is full of words
+
     def window_features(self, ids: Tensor) -> Tensor:
         """What enters the output layer for windows ``ids [T, B]``: ``[B, F]``."""
         _, final = self.stack(self.dropout(self.embedding(ids)))

@@ -260,6 +260,10 @@ class TokenNetwork(TokenModel):
         features, hidden = self.features(batch, hidden)
         return self.head.output.summed_loss(features, batch.targets), hidden
 
+    def inside(self, batch: Batch) -> Tensor:
+        """Which outputs of the last stack are of a sequence and not of padding, bool ``[T, B]``."""
+        return batch.targets.view(-1, batch.num_columns) != PAD
+
     def grown_sizes(self, vocabulary_sizes: Sequence[int]) -> set[int]:
         sizes = super().grown_sizes(vocabulary_sizes)
         if isinstance(self.head.output, AdaptiveSoftmax):
@@ -289,8 +293,8 @@ class TokenNetwork(TokenModel):
             total = torch.lerp(loss, spread, self.label_smoothing)
         mean = total / max(batch.num_targets, 1)
         if self.penalties is not None:
-            # Penalties are means over columns, so that those of parts add up by their shares.
-            mean = mean + self.penalties.sum() * batch.share
+            scored = batch.targets.view(-1, batch.num_columns) != PAD
+            mean = mean + self.penalties.sum(scored, self.inside(batch)) * batch.share
         return mean, loss, hidden
 
 
