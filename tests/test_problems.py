@@ -388,7 +388,7 @@ def test_a_uniform_model_has_a_perplexity_of_exactly_v(problem: Problem, variant
         model.head.output.weight.zero_()
         model.head.output.bias.zero_()
     scored = score_tokens(problem, model, examples, 7, CPU)
-    assert math.exp(float(scored.nats.mean())) == pytest.approx(VOCABULARY, rel=1e-12)
+    assert math.exp(float(scored.nats.mean())) == pytest.approx(VOCABULARY, rel=1e-6)
 
 
 @pytest.mark.parametrize(
