@@ -248,3 +248,28 @@ def test_wikitext_2_at_its_measured_perplexity(shared_data: Path) -> None:
     contexts = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(test[:-1], 2).copy())
     nats = -model.log_probability(contexts, torch.from_numpy(test[2:])).mean().item()
     assert math.exp(nats) == pytest.approx(224.4, abs=0.1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 12))
+def test_a_word_stands_where_its_probability_puts_it(seed: int, order: int, num_texts: int) -> None:
+    model = KneserNey(order, V)
+    if num_texts:
+        model.estimate(*joined(random_texts(seed, num_texts)))
+    generator = np.random.default_rng(seed)
+    contexts = torch.from_numpy(generator.integers(0, V, (40, order - 1)))
+    targets = torch.from_numpy(generator.integers(1, V, 40))
+    nats, higher, equal, best = model.standing(contexts, targets, 4)
+    logarithms = model(contexts)
+    chosen = logarithms.gather(1, targets[:, None])
+    torch.testing.assert_close(-nats, chosen[:, 0], rtol=1e-12, atol=1e-12)
+    words = logarithms[:, 4:]
+    # Of words that differ in the last digit alone it is not told which is likelier.
+    likelier = (words > chosen + 1e-12).sum(1)
+    or_equal = likelier + ((words - chosen).abs() <= 1e-12).sum(1) - 1
+    assert (likelier <= higher).all()
+    assert (higher + equal <= or_equal).all()
+    assert (equal[targets >= 4] >= 0).all()
+    torch.testing.assert_close(
+        logarithms.gather(1, best[:, None])[:, 0], words.amax(1), rtol=1e-12, atol=1e-12
+    )

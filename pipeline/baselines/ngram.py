@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import InputError
-from ..vocabulary import BOS
+from ..vocabulary import BOS, UNK
 
 CHUNK_ROWS = 128
 """Rows whose distributions are made at once: their n-grams are gathered, up to ``V`` a row."""
@@ -92,8 +93,9 @@ class BackoffTable(nn.Module):
         lengths = end - start
         rows = torch.repeat_interleave(lengths)
         before = lengths.cumsum(0) - lengths
-        places = torch.arange(len(rows), device=rows.device) + (start - before)[rows]
-        return rows, self.grams[places] % self.num_words, self.discounted[places]
+        places = torch.arange(len(rows), device=rows.device) + _of(start - before, rows)
+        words = _of(self.grams, places) - _of(contexts * self.num_words, rows)
+        return rows, words, _of(self.discounted, places)
 
 
 class KneserNey(nn.Module):
@@ -172,20 +174,94 @@ class KneserNey(nn.Module):
 
     def _probabilities(self, contexts: Tensor) -> Tensor:
         seen = self._seen(contexts)
+        left, weights = self._weights(seen, len(contexts))
+        probabilities = left[:, None] * self.unigram
+        flat = probabilities.view(-1)
+        for table, (rows, numbers), weight in zip(self._tables(), seen, weights, strict=True):
+            which, words, shares = table.followers(numbers)
+            flat[rows[which] * self.num_words + words] += weight[which] * shares
+        return probabilities
+
+    def _weights(
+        self, seen: list[tuple[Tensor, Tensor]], num_rows: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What single words weigh in each row ``[N]``, and each length's n-grams in its rows."""
         # From the longest context down: what is left for the distribution of the next shorter one.
-        left = self.unigram.new_ones(len(contexts))
+        left = self.unigram.new_ones(num_rows)
         weights = []
         for table, (rows, numbers) in zip(reversed(self._tables()), reversed(seen), strict=True):
             weights.append(left[rows])
             left[rows] *= table.backoff[numbers]
-        probabilities = left[:, None] * self.unigram
-        flat = probabilities.view(-1)
-        for table, (rows, numbers), weight in zip(
-            self._tables(), seen, reversed(weights), strict=True
-        ):
-            which, words, shares = table.followers(numbers)
-            flat[rows[which] * self.num_words + words] += weight[which] * shares
-        return probabilities
+        return left, weights[::-1]
+
+    def standing(
+        self, contexts: Tensor, targets: Tensor, first: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where each of ``targets [N]`` stands among the words from id ``first`` on.
+
+        Words that were never seen behind the last word of a context keep the order of their
+        frequencies, so only the others are looked at one by one.
+
+        Returns:
+            The targets' negative log-probabilities in nats, float64 ``[N]``; how many words are
+            likelier, and how many others as likely, int64 ``[N]``; and the likeliest word.
+        """
+        contexts, targets = contexts.long(), targets.long()
+        num_rows = len(contexts)
+        seen = self._seen(contexts)
+        left, weights = self._weights(seen, num_rows)
+        # One sum in one order for a word, whichever way it is reached: equal words stay equal.
+        chosen = left * self.unigram[targets]
+        owners, words = targets[:0], targets[:0]
+        likely = frequency = left[:0]
+        for table, (rows, numbers), weight in zip(self._tables(), seen, weights, strict=True):
+            chosen[rows] += weight * table.shares(numbers, targets[rows])
+            which, followers, shares = table.followers(numbers)
+            more = _of(weight, which) * shares
+            if table is self.longer[0]:
+                owners, words = _of(rows, which), followers
+                frequency = _of(self.unigram, words)
+                likely = _of(left, owners) * frequency + more
+                keys = owners * self.num_words + words
+            else:
+                # What follows a longer context follows its last word too.
+                found = _of(rows, which) * self.num_words + followers
+                likely[torch.searchsorted(keys, found)] += more
+        # A target that was not seen is as frequent as it is; for one that was seen, what its
+        # frequency would have to be without.
+        unseen = chosen == left * self.unigram[targets]
+        needed = torch.where(unseen, self.unigram[targets], chosen / left)
+        frequencies = self.unigram[first:].sort().values
+        upto = torch.searchsorted(frequencies, needed, right=True)
+        below = torch.searchsorted(frequencies, needed)
+        ends = torch.searchsorted(owners, torch.arange(num_rows + 1, device=owners.device))
+
+        def count(likelier: Tensor, more_frequent: Tensor) -> Tensor:
+            """In each row: the words seen that really are, less those that would be unseen."""
+            steps = (likelier.to(torch.int8) - more_frequent.to(torch.int8)) * (words >= first)
+            sums = functional.pad(steps.cumsum(0), (1, 0))
+            return sums[ends[1:]] - sums[ends[:-1]]
+
+        wanted, of_unseen = _of(chosen, owners), _of(needed, owners)
+        higher = len(frequencies) - upto + count(likely > wanted, frequency > of_unseen)
+        equal = upto - below + count(likely == wanted, frequency == of_unseen)
+        best = self._likeliest(left, owners, words, likely, first)
+        return -chosen.log(), higher, equal - 1, best
+
+    def _likeliest(
+        self, left: Tensor, owners: Tensor, words: Tensor, likely: Tensor, first: int
+    ) -> Tensor:
+        """The likeliest word from id ``first`` on in each row; ``<unk>`` where there is none."""
+        if self.num_words <= first:
+            return torch.full((len(left),), UNK, device=left.device)
+        top = int(self.unigram[first:].argmax()) + first
+        most = left * self.unigram[top]
+        best = torch.full((len(left),), top, device=left.device)
+        likely = likely.masked_fill(words < first, 0.0)
+        most.scatter_reduce_(0, owners, likely, "amax")
+        reached = (likely == _of(most, owners)).nonzero()[:, 0]
+        best[owners[reached]] = words[reached]
+        return best
 
     def log_probability(self, contexts: Tensor, targets: Tensor) -> Tensor:
         """Natural logarithm of the probability of ``targets [N]`` alone, float64 ``[N]``.
@@ -282,6 +358,11 @@ def discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
         if (found[1:] > 0).all() and (found[1:] <= (1, 2, 3)).all():
             return found
     return np.array([0, 0.5, 1.0, 1.5])
+
+
+def _of(values: Tensor, places: Tensor) -> Tensor:
+    """``values[places]``, on a CPU several times as fast."""
+    return values.index_select(0, places)
 
 
 def _lookup(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -221,6 +221,22 @@ class EstimatedModel(Model):
         """Learn from the training split, once and whole."""
 
 
+class Standing(NamedTuple):
+    """How ``N`` targets stand among all words or labels; specials do not compete.
+
+    Attributes:
+        nats: negative log-probability, float64 ``[N]``.
+        higher: how many words are likelier than the target, ``[N]``.
+        equal: how many others are as likely, ``[N]``.
+        best: the likeliest word, ``[N]``; ``UNK`` where there is none.
+    """
+
+    nats: Tensor
+    higher: Tensor
+    equal: Tensor
+    best: Tensor
+
+
 class TokenModel(Model):
     """A model that scores every word of a vocabulary in two steps, so that they come in chunks."""
 
@@ -236,6 +252,19 @@ class TokenModel(Model):
     @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
         """The scores of all words from ``features [..., F]``: ``[..., V]``, a new tensor."""
+
+    def standing(self, features: Tensor, targets: Tensor) -> Standing:
+        """Where each of ``targets [N]`` stands among the words after ``features [N, F]``."""
+        logits = self.logits(features)
+        chosen = logits.gather(1, targets[:, None])
+        nats = -chosen[:, 0].double()
+        if not isinstance(self, EstimatedModel):
+            nats += logits.logsumexp(1)
+        words = logits[:, len(SPECIALS) :]
+        # A vocabulary may know no word at all, and spell every one.
+        known_words = words.shape[1] > 0
+        best = _argmax(words) + len(SPECIALS) if known_words else torch.full_like(targets, UNK)
+        return Standing(nats, _num_true(words > chosen), _num_true(words == chosen) - 1, best)
 
 
 class TokenNetwork(TokenModel):
@@ -459,18 +488,12 @@ def _nats_ranks_best(
     nats, ranks, best = [], [], []
     size = chunk_rows(features)
     for rows, goals in zip(features.split(size), targets.split(size), strict=True):
-        logits = model.logits(rows)
-        chosen = logits.gather(1, goals[:, None])
-        nats.append(-chosen[:, 0].double())
-        if not isinstance(model, EstimatedModel):
-            nats[-1] += logits.logsumexp(1)
-        words = logits[:, len(SPECIALS) :]
-        higher, equal = _num_true(words > chosen), _num_true(words == chosen) - 1
-        known = (goals != UNK) & chosen[:, 0].isfinite()
-        ranks.append(torch.where(known, higher + (equal + 1) // 2, UNRANKED))
-        # A vocabulary may know no word at all, and spell every one.
-        known_words = words.shape[1] > 0
-        best.append(_argmax(words) + len(SPECIALS) if known_words else torch.full_like(goals, UNK))
+        standing = model.standing(rows, goals)
+        known = (goals != UNK) & standing.nats.isfinite()
+        rank = standing.higher + (standing.equal + 1) // 2
+        nats.append(standing.nats)
+        ranks.append(torch.where(known, rank, UNRANKED))
+        best.append(standing.best)
     if not nats:
         return np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
     return tuple(torch.cat(parts).cpu().numpy() for parts in (nats, ranks, best))  # type: ignore[return-value]
@@ -622,6 +645,10 @@ class NgramModel(TokenModel, EstimatedModel):
         """Natural logarithms of the probabilities, float64."""
         logarithms: Tensor = self.ngrams(features)
         return logarithms
+
+    def standing(self, features: Tensor, targets: Tensor) -> Standing:
+        """The same as of all logits, from the words that were seen behind a context alone."""
+        return Standing(*self.ngrams.standing(features, targets, len(SPECIALS)))
 
     def summed_loss(self, batch: Batch, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         """The batch's summed cross-entropy in nats, of the targets alone."""
