@@ -97,7 +97,11 @@ class Precision:
         """
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         if self.scaler is None:
-            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            # As clip_grad_norm_ would, but for a pass over all gradients: torch's fused optimizers
+            # divide by this on their way.
+            optimizer.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
             optimizer.step()
             return norm
         self.scaler.unscale_(optimizer)

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from . import kernels
 from .errors import InputError
 from .regularisation import FeatureDropout, Regularised
 
@@ -515,32 +516,53 @@ class RecurrentStack(Regularised):
         on_host: Tensor | None,
     ) -> tuple[Tensor, Hidden]:
         """One layer in one direction: outputs ``[T, B, H]`` and the final parts ``[B, H]``."""
-        module = self._module(index)
-        if isinstance(self.layers[index], Cell):
-            return module(inputs, start, lengths)  # type: ignore[no-any-return]
+        module = self.layers[index]
+        if isinstance(module, Cell):
+            found: tuple[Tensor, Hidden] = self._module(index)(inputs, start, lengths)
+            return found
+        assert isinstance(module, nn.RNNBase)
+        if kernels.runs_here(module, inputs, padded=lengths is not None):
+            states = kernels.run_layer(module, inputs, start, self._weights(index))
+            if lengths is None:
+                return states[0], tuple(part[-1] for part in states)
+            return states[0], tuple(_at_last_step(part, lengths) for part in states)
+        run = self._module(index)
         parts = [part[None].contiguous() for part in start]
         state = parts[0] if len(parts) == 1 else tuple(parts)
         if lengths is None or len(parts) == 1:
-            output, final = module(inputs, state)
+            output, final = run(inputs, state)
             if lengths is None:
                 return output, _parts(final)
             # The outputs of a one-part cell are its states: the last real one is the final state.
             return output, (_at_last_step(output, lengths),)
-        # Of a two-part cell the fused kernel shows only h: packing is torch's one exact way to c.
+        # Of a two-part cell torch's kernel shows only h: packing is its one exact way to c.
         assert on_host is not None
         packed = pack_padded_sequence(inputs, on_host, enforce_sorted=False)
-        packed_output, final = module(packed, state)
+        packed_output, final = run(packed, state)
         return pad_packed_sequence(packed_output, total_length=len(inputs))[0], _parts(final)
 
     def _module(self, index: int) -> Callable[..., Any]:
         """A layer's module, in training with some of its recurrent weights dropped."""
-        module, share = self.layers[index], self.regularisation.weight_drop
-        if not self.training or not share:
+        module, dropped = self.layers[index], self._dropped(index)
+        if dropped is None:
             return module
-        weights: Tensor = getattr(module, RECURRENT_WEIGHTS)
-        mask = self.kept(f"weights {index}", tuple(weights.shape), weights, share)
-        dropped = {RECURRENT_WEIGHTS: weights * mask}
-        return lambda *arguments: functional_call(module, dropped, arguments)
+        return lambda *arguments: functional_call(module, {RECURRENT_WEIGHTS: dropped}, arguments)
+
+    def _weights(self, index: int) -> tuple[Tensor, ...]:
+        """The weights of a fused layer, in training with some of the recurrent ones dropped."""
+        module, dropped = self.layers[index], self._dropped(index)
+        found = {name: getattr(module, name) for name in STEP_WEIGHTS}
+        if dropped is not None:
+            found[RECURRENT_WEIGHTS] = dropped
+        return tuple(found.values())
+
+    def _dropped(self, index: int) -> Tensor | None:
+        """A layer's recurrent weights, some of them zero; None where none are dropped."""
+        share = self.regularisation.weight_drop
+        if not self.training or not share:
+            return None
+        weights: Tensor = getattr(self.layers[index], RECURRENT_WEIGHTS)
+        return weights * self.kept(f"weights {index}", tuple(weights.shape), weights, share)
 
 
 def _parts(final: Tensor | Sequence[Tensor]) -> Hidden:

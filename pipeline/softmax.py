@@ -3,6 +3,7 @@
 Shape letters: ``N`` predicted positions, ``F`` features, ``V`` words or labels.
 """
 
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,14 +16,15 @@ from .errors import InputError
 from .vocabulary import PAD
 
 CHUNK_ROWS = 256
-"""Rows whose logits exist at once on a CPU: measured best at ``V`` = 10,000."""
+"""Rows whose logits exist at once where they are scored on a CPU: measured best at ``V`` = 10,000.
+"""
+TRAINING_CHUNK_ROWS = 512
+"""The same in training: there each chunk also adds to the gradient of all weights."""
 GPU_CHUNK_ROWS = 2048
 """On a GPU each chunk reads and writes all weights once more, so that few are better."""
-
-
-def chunk_rows(features: Tensor) -> int:
-    """Rows whose logits exist at once."""
-    return GPU_CHUNK_ROWS if features.is_cuda else CHUNK_ROWS
+_kept = threading.local()
+UNDERFLOW = 80.0
+"""Nats beyond which a probability is too near to nothing to be a number of single precision."""
 
 
 def summed_cross_entropy(
@@ -31,13 +33,13 @@ def summed_cross_entropy(
     """Cross-entropy of ``features [N, F]`` against ``targets [N]``, summed, in nats.
 
     Targets that are ``ignored`` are free. Logits never exist whole: memory falls from ``N x V`` to
-    ``chunk_rows x V``, and a training step is up to 1.4 times as fast on CPU. This is the one place
-    that decides how: torch's own form where it has one (since 2.13), :class:`ChunkedCrossEntropy`
-    elsewhere and under autocast, of which torch's form knows nothing: it would sum the loss itself
-    in half precision.
+    that of a chunk of rows, and a training step is up to 1.5 times as fast on CPU. This is the one
+    place that decides how: :class:`ChunkedCrossEntropy`, but on a GPU torch's own form where it has
+    one (since 2.13). Not under autocast, of which torch's form knows nothing: it would sum the loss
+    itself in half precision.
     """
     if not torch.is_grad_enabled():
-        size = chunk_rows(features)
+        size = GPU_CHUNK_ROWS if features.is_cuda else CHUNK_ROWS
         parts = zip(features.split(size), targets.split(size), strict=True)
         losses = [
             functional.cross_entropy(output(rows), goals, ignore_index=ignored, reduction="sum")
@@ -45,13 +47,11 @@ def summed_cross_entropy(
         ]
         return torch.stack(losses).sum()
     fused = getattr(functional, "linear_cross_entropy", None)
-    if fused is None or torch.is_autocast_enabled(features.device.type):
+    if not features.is_cuda or fused is None or torch.is_autocast_enabled("cuda"):
         given = (features, output.weight, output.bias, targets, ignored)
         chunked: Tensor = ChunkedCrossEntropy.apply(*given)  # type: ignore[no-untyped-call]
         return chunked
-    options = nn.LinearCrossEntropyOptions(
-        batch_chunk_size=chunk_rows(features), chunking_method=None
-    )
+    options = nn.LinearCrossEntropyOptions(batch_chunk_size=GPU_CHUNK_ROWS, chunking_method=None)
     loss: Tensor = fused(
         features,
         output.weight,
@@ -67,7 +67,9 @@ def summed_cross_entropy(
 class ChunkedCrossEntropy(torch.autograd.Function):
     """The summed loss, with gradients that are made beside it while a chunk's logits exist.
 
-    Under autocast the products are of its type; softmax, loss and the sums over chunks are fp32.
+    They are those of the mean over the targets, as long as nothing else is asked for: what comes
+    from above then asks for no pass over them. Under autocast the products are of its type;
+    softmax, loss and the sums over chunks are fp32.
     """
 
     @staticmethod
@@ -76,53 +78,86 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         kind = features.device.type
         low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        kept = (targets != ignored).to(bias.dtype)
+        # How many are real only the host may know without waiting.
+        share = kept.new_ones(()) if features.is_cuda else 1 / kept.sum().clamp(min=1)
         with torch.autocast(kind, enabled=False):
             loss, *gradients = _loss_and_gradients(
-                features.to(low), weight.to(low), bias, targets, ignored
+                features.to(low), weight.to(low), bias, targets, kept, kept * share
             )
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(share, *gradients)
         ctx.of_features = features.dtype
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        of_features, of_weight, of_bias = (each * upstream[0] for each in ctx.saved_tensors)
+        share, *gradients = ctx.saved_tensors
+        factor = upstream[0] / share
+        if share.is_cuda or factor != 1:
+            gradients = [each * factor for each in gradients]
+        of_features, of_weight, of_bias = gradients
         return of_features.to(ctx.of_features), of_weight, of_bias, None, None
 
 
+def _room(num_cells: int, like: Tensor) -> Tensor:
+    """Room for logits. On a CPU the last one is used again: the system clears what it gives."""
+    if like.is_cuda:
+        return like.new_empty(num_cells)
+    room: Tensor | None = getattr(_kept, "room", None)
+    if room is None or len(room) < num_cells or room.dtype != like.dtype:
+        room = _kept.room = like.new_empty(num_cells)
+    return room[:num_cells]
+
+
 def _loss_and_gradients(
-    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, ignored: int
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, kept: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss and its gradients by features, weight and bias; sums are of the bias's type."""
-    kept = (targets != ignored).to(bias.dtype)
-    goals = torch.where(targets != ignored, targets, 0)[:, None]
+    """The loss, and the gradients by features, weight and bias, of the bias's type.
+
+    Args:
+        kept: 1 for targets that are real, 0 elsewhere, ``[N]``.
+        shares: what each target counts in the gradients, ``[N]``.
+    """
+    goals = (targets * kept.to(targets.dtype))[:, None]
     loss = bias.new_zeros(())
+    counted = features * shares[:, None].to(features.dtype)
     of_features = torch.empty_like(features, dtype=bias.dtype)
-    of_weight = torch.zeros_like(weight, dtype=bias.dtype)
+    of_weight: Tensor | None = None
     of_bias = torch.zeros_like(bias)
-    added = bias.to(weight.dtype)
-    size = chunk_rows(features)
-    for begin in range(0, len(features), size):
+    most = GPU_CHUNK_ROWS if features.is_cuda else TRAINING_CHUNK_ROWS
+    num_chunks = max(1, -(-len(features) // most))
+    size = -(-len(features) // num_chunks)
+    room = _room(size * len(weight), features).view(size, len(weight))
+    for begin in range(0, num_chunks * size, max(size, 1)):
         part = slice(begin, begin + size)
-        rows, real, goal = features[part], kept[part], goals[part]
-        logits = torch.addmm(added, rows, weight.T).to(bias.dtype)
-        chosen = logits.gather(1, goal)[:, 0]
-        shares = logits.softmax(1)
-        # log(sum(exp(z))) = max(z) - log(max(softmax(z))): maxima cost less than a second exp.
-        totals = logits.amax(1) - shares.amax(1).log()
-        loss += torch.dot(totals - chosen, real)
+        rows, goal = features[part], goals[part]
+        logits = torch.mm(rows, weight.T, out=room[: len(rows)]).to(bias.dtype).add_(bias)
+        if logits.is_cuda:
+            # A pass more costs less there than to wait for a look at the probabilities.
+            nats = logits.logsumexp(1) - logits.gather(1, goal)[:, 0]
+        torch.softmax(logits, 1, out=logits)
+        if not logits.is_cuda:
+            nats = -logits.gather(1, goal)[:, 0].log()
+            far = nats > UNDERFLOW
+            if far.any():
+                exact = functional.linear(rows[far], weight).to(bias.dtype) + bias
+                nats[far] = functional.cross_entropy(exact, goal[far, 0], reduction="none")
+        loss += torch.dot(nats, kept[part])
         # By logits: softmax less 1 at the target. Masks act on F columns, not on V.
-        shares.scatter_add_(1, goal, shares.new_full(goal.shape, -1.0))
-        of_bias.addmv_(shares.T, real)
-        shares = shares.to(weight.dtype)
-        of_features[part] = shares @ weight * real[:, None]
-        masked = rows * real[:, None].to(rows.dtype)
-        if weight.dtype == bias.dtype:
-            of_weight.addmm_(shares.T, masked)
+        logits.scatter_add_(1, goal, logits.new_full(goal.shape, -1.0))
+        of_bias.addmv_(logits.T, shares[part])
+        by_logits = logits.to(weight.dtype)
+        of_features[part] = by_logits @ weight
+        if of_weight is None:
+            of_weight = (by_logits.T @ counted[part]).to(bias.dtype)
+        elif weight.dtype == bias.dtype:
+            of_weight.addmm_(by_logits.T, counted[part])
         else:
-            of_weight += shares.T @ masked
-    return loss, of_features, of_weight, of_bias
+            of_weight += by_logits.T @ counted[part]
+    if of_weight is None:
+        of_weight = torch.zeros_like(weight, dtype=bias.dtype)
+    return loss, of_features.mul_(shares[:, None]), of_weight, of_bias
 
 
 class FullSoftmax(nn.Linear):
