@@ -13,16 +13,15 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pipeline.parallel import Ranks
 from pipeline.problems import LanguageModel
 from pipeline.problems.problem import Examples
 from pipeline.ragged import Ragged
@@ -44,49 +43,33 @@ def loop(size: int, batch: int, network: dict[str, Any], training: dict[str, Any
     torch.manual_seed(0)
     model = problem.build(variant, NetworkConfig(size, size, 0.2, **network), [V])
     config = TrainingConfig(batch_size=batch, **training)
-    found = _Loop(problem, variant, model.train(), config, CPU)
+    found = _Loop(problem, variant, model.train(), config, CPU, Ranks(CPU))
     batches = problem.training_batches(examples, batch, np.random.default_rng(0))
     return found, [batches[index] for index in range(STEPS)], examples
 
 
 ADAPTIVE: dict[str, Any] = {"output": "adaptive", "cutoffs": (1000, 4000)}
-Way = tuple[str, dict[str, Any], dict[str, Any], Callable[[], None] | None]
-
-
-def plain() -> None:
-    """As if torch had no fused loss."""
-    functional.__dict__.pop("linear_cross_entropy", None)
-
+Way = tuple[str, dict[str, Any], dict[str, Any]]
 
 WAYS: list[Way] = [
-    ("default: fp32, full softmax, Adam", {}, {}, None),
-    ("loss by our own chunks", {}, {}, plain),
-    ("optimizer=sgd", {}, {"optimizer": "sgd"}, None),
-    ("precision=bf16", {}, {"precision": "bf16"}, None),
-    (
-        "output=adaptive, cutoffs 1000, 4000",
-        {"output": "adaptive", "cutoffs": (1000, 4000)},
-        {},
-        None,
-    ),
-    ("both", {"output": "adaptive", "cutoffs": (1000, 4000)}, {"precision": "bf16"}, None),
-    ("tied", {"tied": True}, {}, None),
+    ("default: fp32, full softmax, Adam", {}, {}),
+    ("optimizer=sgd", {}, {"optimizer": "sgd"}),
+    ("precision=bf16", {}, {"precision": "bf16"}),
+    ("output=adaptive, cutoffs 1000, 4000", ADAPTIVE, {}),
+    ("both", ADAPTIVE, {"precision": "bf16"}),
+    ("tied", {"tied": True}, {}),
 ]
 
 
 def measure(size: int, batch: int, rounds: int) -> None:
-    made = [loop(size, batch, network, training) for _, network, training, _ in WAYS]
-    fused = functional.linear_cross_entropy
+    made = [loop(size, batch, network, training) for _, network, training in WAYS]
     speeds: list[list[float]] = [[] for _ in WAYS]
     for number in range(rounds + 1):
-        for (found, batches, _), (*_, before), speed in zip(made, WAYS, speeds, strict=True):
-            if before:
-                before()
+        for (found, batches, _), speed in zip(made, speeds, strict=True):
             began = time.process_time()
             for each in batches:
                 found._step([each], 0.0)
             seconds = time.process_time() - began
-            functional.linear_cross_entropy = fused
             if number:
                 speed.append(sum(each.num_targets for each in batches) / seconds)
     print(f"\nhidden {size}, batch {batch}: words a CPU second, median (least to most), x default")
@@ -99,7 +82,7 @@ def measure(size: int, batch: int, rounds: int) -> None:
 
 
 def profile(size: int, batch: int, way: int) -> None:
-    name, network, training, _ = WAYS[way]
+    name, network, training = WAYS[way]
     trained, batches, _ = loop(size, batch, network, training)
     trained._step(batches[:1], 0.0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:

@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats to the bit, resumes to the bit, stops, and refuses."""
 
 import json
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
-from pipeline.precision import matmul_precision
+from pipeline.precision import Precision, matmul_precision
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.problems.problem import Examples, padded_texts, score_tokens
 from pipeline.problems.seq2seq import EncoderDecoder, PairBatches
@@ -20,6 +21,7 @@ from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
 from pipeline.search import beam
 from pipeline.training import (
+    OPTIMIZERS,
     DivergedError,
     Fitted,
     Observer,
@@ -722,6 +724,27 @@ def test_the_gradient_is_clipped() -> None:
 
     assert moved(0.001) == pytest.approx(0.001, rel=0.01)
     assert moved(None) > 0.01
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("limit", [0.1, 1e6, math.inf])
+def test_a_clipped_step_is_that_of_torchs_plain_way(optimizer: str, limit: float) -> None:
+    """The norm is cut on the way into the weights, without a pass of its own."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(size)) for size in (3, 50)]
+    theirs = [torch.nn.Parameter(each.detach().clone()) for each in ours]
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.01}
+    fused = OPTIMIZERS[optimizer](ours, fused=True, **options)
+    plain = OPTIMIZERS[optimizer](theirs, foreach=False, **options)
+    precision = Precision("fp32", torch.device("cpu"))
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(theirs, limit)
+        plain.step()
+        assert precision.step(fused, limit).equal(norm)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
