@@ -27,6 +27,11 @@ UNDERFLOW = 80.0
 """Nats beyond which a probability is too near to nothing to be a number of single precision."""
 
 
+def chunk_rows(features: Tensor) -> int:
+    """Rows whose logits exist at once where they are scored."""
+    return GPU_CHUNK_ROWS if features.is_cuda else CHUNK_ROWS
+
+
 def summed_cross_entropy(
     features: Tensor, output: nn.Linear, targets: Tensor, ignored: int = PAD
 ) -> Tensor:
@@ -39,7 +44,7 @@ def summed_cross_entropy(
     itself in half precision.
     """
     if not torch.is_grad_enabled():
-        size = GPU_CHUNK_ROWS if features.is_cuda else CHUNK_ROWS
+        size = chunk_rows(features)
         parts = zip(features.split(size), targets.split(size), strict=True)
         losses = [
             functional.cross_entropy(output(rows), goals, ignore_index=ignored, reduction="sum")
