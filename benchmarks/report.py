@@ -14,7 +14,7 @@ from typing import Any
 import translation
 import word_language_model
 from matplotlib.figure import Figure
-from rounds import RESULTS, ROOT, caption, ratios
+from rounds import RESULTS, ROOT, caption
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "speed.png"
@@ -38,11 +38,11 @@ def of_language_models(results: dict[str, Any]) -> str:
 
 def of_translation(results: dict[str, Any]) -> str:
     rows = translation.table(results["runs"])
-    sizes, rounds = results["sizes"], len(next(iter(results["runs"].values())))
+    sizes = results["sizes"]
     return (
         f"{markdown(list(translation.HEADINGS), rows)}\n\n{sizes['pairs']:,} pairs of "
         f"{results['pairs']}, vocabularies of {sizes['words.src']:,} and {sizes['words.tgt']:,} "
-        f"words, {results['steps']} steps, rounds: {rounds}; {caption(results['machine'])}."
+        f"words; {translation.effort(results)}; {caption(results['machine'])}."
     )
 
 
@@ -64,9 +64,9 @@ def bars(found: dict[str, dict[str, Any]]) -> list[tuple[str, list[float]]]:
         for ours, peer in (("tidemill 2x256", "JoeyNMT"), ("tidemill 2x128", "OpenNMT-py")):
             if {ours, peer} <= runs.keys():
                 for task in ("training", "beam, 20 words"):
-                    sides = translation.common(task, runs[ours], runs[peer])
+                    found_ratios = translation.common(task, runs[ours], runs[peer])
                     what = "translation, training" if task == "training" else "translation, beam 5"
-                    drawn.append((f"{what}: {peer}", ratios(*sides)))
+                    drawn.append((f"{what}: {peer}", found_ratios))
     return drawn
 
 

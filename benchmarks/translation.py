@@ -1,7 +1,8 @@
 """Translation beside JoeyNMT and OpenNMT-py: training, and beam search with trained weights.
 
     python benchmarks/translation.py --peers DIR --install        # once: their environments
-    python benchmarks/translation.py PAIRS.jsonl --peers DIR [--rounds 3] [--steps 120]
+    python benchmarks/translation.py PAIRS.jsonl --peers DIR [--rounds 3] [--models KEPT]
+    python benchmarks/translation.py PAIRS.jsonl --peers DIR --tasks search --models KEPT
 
 PAIRS has lines such as {"en": "Hi.", "zh": "嗨。"}. English words into Chinese characters; every
 program reads the same tokens and has the same vocabularies (words seen twice), 64 sentences a
@@ -10,26 +11,29 @@ encoder has 256 features a direction, OpenNMT-py's 128, so Tidemill is measured 
 attention fed to the next step (the peers' default) and without (Tidemill's).
 
 Training: target tokens, <eos> included, a CPU second, after ten steps of warm-up, data loading
-included. Search: beam 5 of the weights so trained, sentences a CPU second over 500 test
-sentences, twice: until each program ends by itself (50 words at most), where the mean length is
-told, since programs trained for so short a time end at different lengths; and with exactly 20 words
-for every sentence and program, which compares the same work.
+included; --steps of it in every round. Search: beam 5 with weights that the program itself has
+trained for --epochs, once; sentences a CPU second over 500 test sentences, twice: until each
+program ends by itself, with its own limit of the length and 50 words at most, where mean length and
+BLEU are told, since an end that comes too early is no speed; and with exactly 20 words for every
+sentence and program, which compares the same work. --models keeps weights for the next time.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 from rounds import (
+    RESULTS,
     ROOT,
     caption,
     in_new_process,
@@ -41,6 +45,7 @@ from rounds import (
     speeds,
     spread,
 )
+from sacrebleu import corpus_bleu
 from translation_peers import Clock, install, python_of
 
 SIZE = 256
@@ -60,6 +65,7 @@ SEARCHES = {
     "beam": {"longest": 50, "fixed": False},
     "beam, 20 words": {"longest": 20, "fixed": True},
 }
+TASKS = ("training", "search")
 BESIDE = {
     "tidemill 2x256": ("JoeyNMT", "JoeyNMT, not fed"),
     "tidemill 2x256, fed": ("JoeyNMT",),
@@ -167,7 +173,9 @@ def train_tidemill(task: SimpleNamespace) -> dict[str, Any]:
 
     import numpy as np
 
-    config = TrainingConfig(num_epochs=1, batch_size=64, clip_norm=1.0)
+    an_epoch = math.ceil(len(parts.train.inputs) / 64)
+    num_epochs = max(1, task.num_steps // an_epoch)
+    config = TrainingConfig(num_epochs=num_epochs, batch_size=64, clip_norm=1.0)
     rows = min(64 * task.num_steps, len(parts.train.inputs))
     training = type(parts.train)(
         *(
@@ -175,7 +183,7 @@ def train_tidemill(task: SimpleNamespace) -> dict[str, Any]:
             for side in (parts.train.inputs, parts.train.targets)
         )
     )
-    # The batches that training will draw: their targets are counted beforehand.
+    # The batches that training will draw first: their targets are counted beforehand.
     generator = np.random.default_rng(digest_seed(config.seed, 1))
     batches = parts.problem.training_batches(training, config.batch_size, generator)
     sizes += [batches[index].num_targets for index in range(len(batches))]
@@ -215,8 +223,8 @@ def search_tidemill(task: SimpleNamespace, longest: int, fixed: bool) -> dict[st
         ids = Ragged.of(inputs[first : first + 64])
         found += predictor.answer(ids, top=1, max_tokens=longest, beam=task.beam)
     seconds = time.process_time() - begin
-    words = sum(len(predictor.tokenizers[1].tokenize(best.text)) for best, *_ in found)
-    return {"num": len(found), "seconds": seconds, "words": words}
+    outputs = [" ".join(predictor.tokenizers[1].tokenize(best.text)) for best, *_ in found]
+    return {"num": len(found), "seconds": seconds, "outputs": outputs}
 
 
 def main() -> None:
@@ -225,7 +233,10 @@ def main() -> None:
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=120, help="of each training that is timed")
+    parser.add_argument("--epochs", type=int, default=2, help="of training before the search")
+    parser.add_argument("--tasks", default=";".join(TASKS))
+    parser.add_argument("--models", type=Path, help="where trained weights are kept for next time")
     parser.add_argument("--ways", default=";".join(WAYS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
@@ -235,9 +246,10 @@ def main() -> None:
 
         torch.set_num_threads(1)
         task = SimpleNamespace(**json.loads(asked.run.read_text()))
-        found = {"training": train_tidemill(task)}
-        for name, options in task.searches.items():
-            found[name] = search_tidemill(task, **options)
+        if task.searches:
+            found = {name: search_tidemill(task, **each) for name, each in task.searches.items()}
+        else:
+            found = {"training": train_tidemill(task)}
         print(json.dumps(found))
         return
     if asked.peers is None:
@@ -246,75 +258,122 @@ def main() -> None:
         install(asked.peers)
     if asked.pairs is None:
         return
-    ways = asked.ways.split(";")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    ways, tasks = asked.ways.split(";"), asked.tasks.split(";")
+    path = asked.json or RESULTS / "translation.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(asked.models or scratch)
         sizes = prepare(asked.pairs, folder)
+        num_trained = asked.epochs * math.ceil(sizes["pairs"] / 64)
+        references = (folder / "test.tgt").read_text(encoding="utf-8").splitlines()
 
-        def run(way: str) -> dict[str, Any]:
-            peer = WAYS[way]["peer"]
-            model = folder / "models" / f"{list(WAYS).index(way)}"
-            model.parent.mkdir(exist_ok=True)
-            path = folder / "task.json"
-            whole = {
-                "folder": name, "model": str(model), "size": SIZE, "num_steps": asked.steps,
-                "num_warm": 10, "beam": BEAM, "searches": SEARCHES, **WAYS[way],
+        def run(way: str, name: str, num_steps: int, searches: Mapping[str, Any]) -> dict[str, Any]:
+            task = {
+                "folder": str(folder.resolve()), "model": str(folder.resolve() / name),
+                "size": SIZE, "num_steps": num_steps, "num_warm": 10, "beam": BEAM,
+                "searches": searches, **WAYS[way],
             }  # fmt: skip
-            path.write_text(json.dumps(whole))
+            told = Path(scratch) / "task.json"
+            told.write_text(json.dumps(task))
+            peer = WAYS[way]["peer"]
             if peer == "tidemill":
-                command = [sys.executable, __file__, "--run", str(path)]
-            else:
-                peers = Path(__file__).with_name("translation_peers.py")
-                command = [str(python_of(asked.peers.resolve(), peer)), str(peers), str(path)]
-            return in_new_process(command, os.environ)
+                return in_new_process([sys.executable, __file__, "--run", str(told)], os.environ)
+            peers = str(Path(__file__).with_name("translation_peers.py"))
+            python = str(python_of(asked.peers.resolve(), peer))
+            return in_new_process([python, peers, str(told)], os.environ)
 
-        results = {
-            "machine": machine(), "pairs": asked.pairs.name, "sizes": sizes,
-            "steps": asked.steps, "runs": {},
-        }  # fmt: skip
-        for _ in range(asked.rounds):
-            for way, each in measure(ways, 1, run).items():
-                results["runs"].setdefault(way, []).extend(each)
+        def searched(way: str) -> dict[str, Any]:
+            found = run(way, f"trained-{list(WAYS).index(way)}", num_trained, SEARCHES)
+            for name, each in found.items():
+                outputs = each.pop("outputs")
+                each["words"] = sum(len(output.split()) for output in outputs)
+                if not SEARCHES[name]["fixed"]:
+                    each["bleu"] = corpus_bleu(outputs, [references], tokenize="none").score
+            return found
+
+        if "search" in tasks:
+            for way in ways:
+                done = folder / f"trained-{list(WAYS).index(way)}.{num_trained}"
+                if not done.exists():
+                    run(way, done.stem, num_trained, {})
+                    done.touch()
+                    print(f"trained: {way}", file=sys.stderr)
+        for number in range(asked.rounds):
+            for task in tasks:
+                measured = measure(
+                    ways,
+                    1,
+                    searched
+                    if task == "search"
+                    else lambda way: run(way, "timed", asked.steps, {}),
+                )
+                for way, (each,) in measured.items():
+                    for name, figures in each.items():
+                        rounds = results["runs"].setdefault(way, {}).setdefault(name, [])
+                        # Rounds of another time are no part of these.
+                        results["runs"][way][name] = [*(rounds if number else []), figures]
+                results[task] = {
+                    "steps": num_trained if task == "search" else asked.steps,
+                    "rounds": number + 1,
+                }
+            results |= {"machine": machine(), "pairs": asked.pairs.name, "sizes": sizes}
             # A run that is stopped leaves its whole rounds.
             keep("translation", results, asked.json)
-    title = (
-        f"{sizes['pairs']:,} pairs, {sizes['words.src']:,} and {sizes['words.tgt']:,} words; "
-        f"{asked.steps} steps, {asked.rounds} rounds"
+    title = f"{sizes['pairs']:,} pairs; {sizes['words.src']:,} and {sizes['words.tgt']:,} words"
+    show(
+        title, HEADINGS, table(results["runs"]), f"{effort(results)}; {caption(results['machine'])}"
     )
-    show(title, HEADINGS, table(results["runs"]), caption(results["machine"]))
 
 
-HEADINGS = ("task", "program", "a CPU second", "mean words", "x JoeyNMT", "x OpenNMT-py")
+def effort(results: Mapping[str, Any]) -> str:
+    """How long was trained and how often measured, in words."""
+    told = {"training": "training of {steps} steps", "search": "search after {steps} steps"}
+    return "; ".join(
+        f"{told[task].format(**results[task])}, {results[task]['rounds']} rounds"
+        for task in TASKS
+        if task in results
+    )
+
+
+HEADINGS = ("task", "program", "a CPU second", "words", "BLEU", "x JoeyNMT", "x OpenNMT-py")
 
 
 def common(
-    task: str, one: list[dict[str, Any]], other: list[dict[str, Any]]
-) -> tuple[list[Any], list[Any]]:
-    """The rounds in which both ways did the task."""
-    both = [(a[task], b[task]) for a, b in zip(one, other, strict=True) if task in a and task in b]
-    return [a for a, _ in both], [b for _, b in both]
+    task: str, one: Mapping[str, list[dict[str, Any]]], other: Mapping[str, list[dict[str, Any]]]
+) -> list[float]:
+    """How many times as fast one way did the task as the other, in the rounds that both have."""
+    sides = [runs.get(task, []) for runs in (one, other)]
+    num_rounds = min(map(len, sides))
+    return ratios(*(rounds[:num_rounds] for rounds in sides))
 
 
-def table(runs: dict[str, list[dict[str, dict[str, float]]]]) -> list[list[str]]:
+def table(runs: Mapping[str, Mapping[str, list[dict[str, float]]]]) -> list[list[str]]:
     """A row for each task and program; ratios to the peer's own rows of that size."""
     rows = []
     for task in ("training", *SEARCHES):
-        for way, rounds in runs.items():
-            each = [one[task] for one in rounds if task in one]
+        for way, found in runs.items():
+            each = found.get(task, [])
+            if not each:
+                continue
             cells = []
             for peer in ("JoeyNMT", "OpenNMT-py"):
-                beside = [name for name in BESIDE.get(way, ()) if name.startswith(peer)]
+                beside = [
+                    name
+                    for name in BESIDE.get(way, ())
+                    if name.startswith(peer) and runs.get(name, {}).get(task)
+                ]
                 cells.append(
                     "; ".join(
                         ("not fed: " if "," in name else "fed: " if len(beside) > 1 else "")
-                        + spread(ratios(*common(task, rounds, runs[name])))
+                        + spread(common(task, found, runs[name]))
                         for name in beside
-                        if name in runs
                     )
                 )
-            lengths = [run["words"] / run["num"] for run in each if "words" in run]
-            length = f"{median(lengths):.1f}" if lengths else ""
-            rows.append([task, way, spread(speeds(each), 0), length, *cells])
+            words = [f"{run['words'] / run['num']:.1f}" for run in each if "words" in run]
+            bleu = [f"{run['bleu']:.1f}" for run in each if "bleu" in run]
+            # Every round searches with the same weights.
+            told = [values[-1] if values else "" for values in (words, bleu)]
+            rows.append([task, way, spread(speeds(each), 0), *told, *cells])
     return rows
 
 

@@ -138,7 +138,8 @@ def search_joeynmt(task: SimpleNamespace, longest: int, fixed: bool) -> dict[str
     config = joeynmt_config(task)
     config["testing"] |= {
         "load_model": str(Path(task.model) / "latest.ckpt"),
-        "max_output_length": longest,
+        # Its own limit, by the batch's longest source, unless the words are counted.
+        "max_output_length": longest if fixed else -1,
     }
     if fixed:
         prediction.search = functools.partial(prediction.search, min_output_length=longest)
@@ -150,8 +151,8 @@ def search_joeynmt(task: SimpleNamespace, longest: int, fixed: bool) -> dict[str
         normalization="none", args=arguments.test, autocast=arguments.autocast,
     )  # fmt: skip
     seconds = time.process_time() - begin
-    words = sum(len(sentence) for sentence in found[3])
-    return {"num": len(found[3]), "seconds": seconds, "words": words}
+    outputs = [" ".join(word for word in words if word != "</s>") for words in found[3]]
+    return {"num": len(outputs), "seconds": seconds, "outputs": outputs}
 
 
 def train_opennmt(task: SimpleNamespace) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def search_opennmt(task: SimpleNamespace, longest: int, fixed: bool) -> dict[str
         "model": f"{task.model}_step_{task.num_steps}.pt", "src": folder / "test.src",
         "output": folder / "opennmt.out", "beam_size": task.beam, "batch_size": 64,
         "batch_type": "sents", "max_length": longest, "length_penalty": "avg",
-        "min_length": longest if fixed else 0, "max_length_ratio": 0,
+        "min_length": longest if fixed else 0, **({"max_length_ratio": 0} if fixed else {}),
     }  # fmt: skip
     sys.argv = ["translate", *(part for name, value in options.items()
                                for part in (f"--{name}", str(value)))]  # fmt: skip
@@ -219,8 +220,7 @@ def search_opennmt(task: SimpleNamespace, longest: int, fixed: bool) -> dict[str
     begin = time.process_time()
     _, found = engine.infer_file()
     seconds = time.process_time() - begin
-    words = sum(len(best[0].split()) for best in found)
-    return {"num": len(found), "seconds": seconds, "words": words}
+    return {"num": len(found), "seconds": seconds, "outputs": [best[0] for best in found]}
 
 
 TRAIN = {"joeynmt": train_joeynmt, "opennmt": train_opennmt}
@@ -233,7 +233,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     asked = SimpleNamespace(**json.loads(Path(sys.argv[1]).read_text()))
     os.chdir(asked.folder)
-    found = {"training": TRAIN[asked.peer](asked)}
-    for name, options in asked.searches.items():
-        found[name] = SEARCH[asked.peer](asked, **options)
+    if asked.searches:
+        found = {name: SEARCH[asked.peer](asked, **each) for name, each in asked.searches.items()}
+    else:
+        found = {"training": TRAIN[asked.peer](asked)}
     print(json.dumps(found))
