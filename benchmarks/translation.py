@@ -214,14 +214,20 @@ def search_tidemill(task: SimpleNamespace, longest: int, fixed: bool) -> dict[st
         weights["head.output.bias"][EOS] = -1e4
     model.load_state_dict(weights)
     texts = TextConfig(language="en"), TextConfig(language="zh", unit="char")
-    config = ModelConfig(parts.problem, parts.variant, parts.network, *texts)
+    ratio = None if fixed else parts.problem.length_ratio(parts.train)
+    config = ModelConfig(parts.problem, parts.variant, parts.network, *texts, length_ratio=ratio)
     predictor = Seq2SeqPredictor(config, model, parts.vocabularies, torch.device("cpu"))
     inputs = list(parts.test.inputs)
-    found = []
+    found = [[]] * len(inputs)
     begin = time.process_time()
+    # In order of length, as an evaluation searches a split.
+    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
     for first in range(0, len(inputs), 64):
-        ids = Ragged.of(inputs[first : first + 64])
-        found += predictor.answer(ids, top=1, max_tokens=longest, beam=task.beam)
+        rows = order[first : first + 64]
+        ids = Ragged.of([inputs[row] for row in rows])
+        answers = predictor.answer(ids, top=1, max_tokens=longest, beam=task.beam)
+        for row, answer in zip(rows, answers, strict=True):
+            found[row] = answer
     seconds = time.process_time() - begin
     outputs = [" ".join(predictor.tokenizers[1].tokenize(best.text)) for best, *_ in found]
     return {"num": len(found), "seconds": seconds, "outputs": outputs}

@@ -6,7 +6,7 @@ line and inside a registered version, so that a model always sees text exactly a
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from .problems.forecasting import Forecaster, Forecasting, forecast
 from .problems.language_model import StreamModel, StreamNgramModel
 from .problems.next_word import WindowModel, WindowNgramModel
 from .problems.problem import Model, digest_seed, padded_texts
-from .problems.seq2seq import EncoderDecoder, Memory
+from .problems.seq2seq import EXTRA_WORDS, EncoderDecoder, Memory
 from .problems.tagging import MostFrequentTagger, TokenTagger
 from .ragged import Ragged
 from .recurrent import Hidden, NetworkConfig, Variant
@@ -56,7 +56,8 @@ class ModelConfig:
     """What a model is, apart from its weights and vocabularies: all that rebuilds it.
 
     ``text`` is how text becomes tokens, None for series; ``target_text`` the same for the target
-    side of pairs, None without one.
+    side of pairs, None without one. ``length_ratio`` is of pairs too, learnt from those of the
+    training (``Seq2Seq.length_ratio``); None where it is not known, and sources limit no output.
     """
 
     problem: Problem
@@ -64,6 +65,7 @@ class ModelConfig:
     network: NetworkConfig
     text: TextConfig | None = None
     target_text: TextConfig | None = None
+    length_ratio: float | None = field(default=None, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which :meth:`from_dict` reads back."""
@@ -74,6 +76,7 @@ class ModelConfig:
             "network": asdict(self.network),
             "text": asdict(self.text) if self.text else None,
             "target_text": asdict(self.target_text) if self.target_text else None,
+            "length_ratio": self.length_ratio,
         }
 
     @classmethod
@@ -95,6 +98,7 @@ class ModelConfig:
             parse_variant(config["variant"]),
             NetworkConfig(**config["network"]),
             *(TextConfig(**text) if text else None for text in texts),
+            length_ratio=config.get("length_ratio"),
         )
 
 
@@ -178,9 +182,14 @@ class Predictor(ABC):
         for name, value in parameters.items():
             _check_parameter(name, value, self.parameters[name][0])
         chosen = {name: default for name, (_, default) in self.parameters.items()} | parameters
-        answers: list[list[Candidate]] = []
-        for start in range(0, len(texts), BATCH_ROWS):
-            answers += self.answer_texts(texts[start : start + BATCH_ROWS], **chosen)
+        answers: list[list[Candidate]] = [[] for _ in texts]
+        # Texts of like length go through the network together: a batch waits for its longest.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        for start in range(0, len(order), BATCH_ROWS):
+            rows = order[start : start + BATCH_ROWS]
+            found = self.answer_texts([texts[row] for row in rows], **chosen)
+            for row, answer in zip(rows, found, strict=True):
+                answers[row] = answer
         return answers
 
     def session(self) -> Session:
@@ -319,11 +328,24 @@ class Seq2SeqPredictor(Predictor):
         self, ids: Ragged, *, top: int, max_tokens: int, beam: int
     ) -> list[list[Candidate]]:
         memory, hidden, first = self.start(ids)
-        found = _search(self.model.step, memory, hidden, first, beam, max_tokens, top)
+        limits = self.limits(ids, max_tokens)
+        found = _search(self.model.step, memory, hidden, first, beam, limits, top)
         return [
             [Candidate(self.text_of(one.words), one.log_probability) for one in hypotheses]
             for hypotheses in found
         ]
+
+    def limits(self, ids: Ragged, max_tokens: int) -> Tensor:
+        """Words of the answer to each source, at most, ``[B]``.
+
+        An exact search must rule out every longer answer, which takes the longer the more are
+        allowed; those that no target of the training was like are not looked for.
+        """
+        limits = np.full(len(ids), max_tokens)
+        if self.config.length_ratio is not None:
+            by_source = np.ceil(self.config.length_ratio * ids.lengths) + EXTRA_WORDS
+            limits = np.minimum(limits, by_source.astype(np.int64))
+        return torch.from_numpy(limits).to(self.device)
 
     @torch.inference_mode()
     def start(self, ids: Ragged) -> tuple[Memory, Hidden, Tensor]:
@@ -461,7 +483,13 @@ def _check_parameter(name: str, value: Any, kind: type) -> None:
 
 
 def _search(
-    step: Any, memory: Any, hidden: Hidden, first: Tensor, width: int, max_tokens: int, top: int
+    step: Any,
+    memory: Any,
+    hidden: Hidden,
+    first: Tensor,
+    width: int,
+    max_tokens: int | Tensor,
+    top: int,
 ) -> list[list[Hypothesis]]:
     """Greedy search for one answer with a beam of 1, else a beam as wide as answers are wanted."""
     if width == top == 1:

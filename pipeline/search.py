@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from .recurrent import Hidden
-from .vocabulary import BOS, EOS, PAD, UNK
+from .vocabulary import EOS
 
-NEVER = [PAD, BOS, UNK]
-"""Words that no hypothesis holds: probabilities are of the others, ``<eos>`` among them."""
+NEVER = slice(EOS)
+"""The ids before ``<eos>``, which no hypothesis holds: probabilities are of the others."""
+FEWER = 0.9
+"""Done sentences leave the batch when at most this share of it is live: what is left is copied, and
+that takes longer than some idle rows."""
 
 
 class Memory(Protocol):
@@ -64,24 +67,25 @@ def greedy(
     hidden: Hidden,
     first: Tensor,
     *,
-    max_tokens: int,
+    max_tokens: int | Tensor,
     alpha: float = 0.75,
 ) -> list[Hypothesis]:
     """The likeliest word at every step until that is ``<eos>`` (d2l 10.8.1), for a batch.
 
     Arguments as for :func:`beam`. A sentence of ``max_tokens`` words is closed as it stands.
     """
+    limits = torch.as_tensor(max_tokens, device=first.device).expand(len(first))
     words = first[:, None]
     totals = torch.zeros(len(first), device=first.device)
     ended = torch.zeros(len(first), dtype=torch.bool, device=first.device)
     chosen: list[Tensor] = []
-    for length in range(max_tokens + 1):
+    for length in range(int(limits.max()) + 1):
         log_probabilities, hidden = _next(step, words, hidden, memory)
         best, words = log_probabilities[:, 0].max(dim=-1, keepdim=True)
-        if length == max_tokens:
-            best, words = log_probabilities[:, 0, EOS, None], torch.full_like(words, EOS)
-        totals = totals + torch.where(ended, 0.0, best[:, 0])
-        words = torch.where(ended[:, None], EOS, words)
+        full = limits == length
+        best = torch.where(full, log_probabilities[:, 0, EOS], best[:, 0])
+        totals = totals + torch.where(ended, 0.0, best)
+        words = torch.where((ended | full)[:, None], EOS, words)
         chosen.append(words)
         ended = ended | (words[:, 0] == EOS)
         if bool(ended.all()):
@@ -108,7 +112,7 @@ def beam(
     first: Tensor,
     *,
     width: int,
-    max_tokens: int,
+    max_tokens: int | Tensor,
     alpha: float = 0.75,
     num_best: int = 1,
 ) -> list[list[Hypothesis]]:
@@ -116,85 +120,89 @@ def beam(
 
     Every live hypothesis is tried with ``<eos>`` at every step, beside the ``width`` that live on,
     and at ``max_tokens`` words each must end. So a finished hypothesis never takes a live one's
-    place, and a beam as wide as the tree finds what exhaustive search finds. A sentence leaves the
-    batch when no live hypothesis can still reach its ``num_best``-th finished one: log P only
-    falls, and ``n ** alpha`` is largest at the longest length.
+    place, and a beam as wide as the tree finds what exhaustive search finds. A sentence is done
+    when no live hypothesis can still reach its ``num_best``-th finished one: log P only falls, and
+    ``n ** alpha`` is largest at the longest length.
 
     Args:
         hidden: the state before ``first``, parts ``[L, B, H]``.
         first: the word that starts each sentence, ``[B]``: ``<bos>``, or the last of a prompt.
         width: live hypotheses of a sentence.
-        max_tokens: words of a hypothesis, at most.
+        max_tokens: words of a hypothesis, at most; of all sentences, or of each, ``[B]``.
         num_best: finished hypotheses to keep.
 
     Returns:
         For each sentence up to ``num_best`` hypotheses, best first.
     """
-    num_sentences = hidden[0].shape[1]
-    device = hidden[0].device
-    finished: list[list[Hypothesis]] = [[] for _ in range(num_sentences)]
-    sentences = torch.arange(num_sentences, device=device)
-    log_probabilities = torch.zeros(num_sentences, 1, device=device)
-    words = first[:, None]
-    history = torch.zeros(num_sentences, 1, 0, dtype=torch.long, device=device)
-    for length in range(1, max_tokens + 2):
-        following, hidden = _next(step, words, hidden, memory)
-        totals = following + log_probabilities[..., None]
-        _finish(finished, sentences, totals[..., EOS], history, length, alpha, num_best)
-        if length > max_tokens:
-            break
+    limits = torch.as_tensor(max_tokens, device=first.device).expand(len(first))
+    longest = (limits + 1).double() ** alpha
+    # Every hypothesis that ever lived has a number; kept of each: its parent's, and its last word.
+    numbers = torch.arange(len(first), device=first.device)[:, None]
+    parents, last_words = [torch.full_like(first, -1)], [first]
+    num_hypotheses = len(first)
+    # The best finished ones of each sentence: score, and number before <eos>.
+    scores = longest.new_full((len(first), num_best), -torch.inf)
+    finished = numbers.expand(-1, num_best).clone()
+    sentences = numbers[:, 0]
+    words, log_probabilities = first[:, None], torch.zeros_like(first, dtype=torch.float)[:, None]
+    for length in range(1, int(limits.max()) + 2):
+        totals, hidden = _next(step, words, hidden, memory)
+        totals += log_probabilities[..., None]
+        ended = torch.cat((scores[sentences], totals[..., EOS] / length**alpha), dim=1)
+        scores[sentences], chosen = ended.topk(num_best, dim=1)
+        finished[sentences] = torch.cat((finished[sentences], numbers), dim=1).gather(1, chosen)
         totals[..., EOS] = -torch.inf
-        num_live, num_words = totals.shape[1:]
-        kept = min(width, num_live * num_words)
-        log_probabilities, flat = totals.flatten(1).topk(kept, dim=1)
-        parents, words = flat // num_words, flat % num_words
-        history = torch.cat(
-            (history.gather(1, parents[..., None].expand(-1, -1, length - 1)), words[..., None]), -1
-        )
-        bound = log_probabilities[:, 0] / (max_tokens + 1) ** alpha
-        open_ = torch.tensor(
-            [
-                len(finished[sentence]) < num_best or finished[sentence][-1].score < best
-                for sentence, best in zip(sentences.tolist(), bound.tolist(), strict=True)
-            ],
-            device=device,
-        )
-        rows = torch.arange(len(sentences), device=device)[:, None] * num_live + parents
-        hidden = tuple(part.index_select(1, rows[open_].flatten()) for part in hidden)
-        if not bool(open_.all()):
-            sentences, memory = sentences[open_], memory.of(open_)
-            words, history, log_probabilities = (
-                words[open_],
-                history[open_],
-                log_probabilities[open_],
-            )
-            if not len(sentences):
-                break
-    return finished
+        log_probabilities, places, words = _best_pairs(totals, width)
+        rows = torch.arange(len(places), device=first.device)[:, None] * totals.shape[1] + places
+        done = log_probabilities[:, 0] <= scores[sentences, -1] * longest[sentences]
+        done |= length > limits[sentences]
+        num_live = len(done) - int(done.sum())
+        if not num_live:
+            break
+        if num_live <= FEWER * len(done):
+            live = ~done
+            sentences, memory, rows = sentences[live], memory.of(live), rows[live]
+            words, log_probabilities = words[live], log_probabilities[live]
+        else:
+            # They idle: nothing ends with a probability of 0.
+            log_probabilities.masked_fill_(done[:, None], -torch.inf)
+        parents.append(numbers.flatten()[rows.flatten()])
+        last_words.append(words.flatten())
+        numbers = torch.arange(rows.numel(), device=first.device).view_as(rows) + num_hypotheses
+        num_hypotheses += rows.numel()
+        hidden = tuple(part.index_select(1, rows.flatten()) for part in hidden)
+    tree = torch.cat(parents).tolist(), torch.cat(last_words).tolist()
+    return [
+        [
+            _hypothesis(number, score, alpha, *tree)
+            for number, score in zip(*best, strict=True)
+            if score > -torch.inf
+        ]
+        for best in zip(finished.tolist(), scores.tolist(), strict=True)
+    ]
 
 
-def _finish(
-    finished: list[list[Hypothesis]],
-    sentences: Tensor,
-    ended: Tensor,
-    history: Tensor,
-    length: int,
-    alpha: float,
-    num_best: int,
-) -> None:
-    """Enter each live hypothesis, closed by ``<eos>`` (``ended [B, K]``), if it is good enough."""
-    values, best = ended.sort(dim=1, descending=True, stable=True)
-    for sentence, totals, places, words in zip(
-        sentences.tolist(), values.tolist(), best.tolist(), history.tolist(), strict=True
-    ):
-        entries = finished[sentence]
-        for total, place in zip(totals[:num_best], places, strict=False):
-            score = total / length**alpha
-            if total == -float("inf") or (len(entries) >= num_best and score <= entries[-1].score):
-                break
-            entries.append(Hypothesis(tuple(words[place]), total, score))
-            entries.sort(key=lambda entry: -entry.score)
-            del entries[num_best:]
+def _best_pairs(totals: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest of ``totals [B, K, V]`` in each sentence: values, hypotheses, words ``[B, W]``.
+
+    Their words are among the ``width`` that rank highest by their best hypothesis, so that only
+    these need be compared.
+    """
+    words = totals.amax(dim=1).topk(min(width, totals.shape[2]), dim=1).indices
+    few = totals.gather(2, words[:, None].expand(-1, totals.shape[1], -1))
+    values, flat = few.flatten(1).topk(min(width, few[0].numel()), dim=1)
+    return values, flat // few.shape[2], words.gather(1, flat % few.shape[2])
+
+
+def _hypothesis(
+    number: int, score: float, alpha: float, parents: list[int], last_words: list[int]
+) -> Hypothesis:
+    """The finished hypothesis that ended behind ``number``, read from its last word on."""
+    words: list[int] = []
+    while parents[number] >= 0:
+        words.append(last_words[number])
+        number = parents[number]
+    return Hypothesis(tuple(reversed(words)), score * (len(words) + 1) ** alpha, score)
 
 
 @torch.inference_mode()

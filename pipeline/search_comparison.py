@@ -45,7 +45,7 @@ def compare_searches(predictor: Predictor, text: str, *, max_tokens: int) -> lis
     """Search the answer to one text in every way.
 
     Args:
-        max_tokens: words of an answer, at most.
+        max_tokens: words of an answer, at most; of a translation its source may allow fewer.
 
     Raises:
         InputError: for a model that does not search, or fewer than one word.
@@ -57,7 +57,10 @@ def compare_searches(predictor: Predictor, text: str, *, max_tokens: int) -> lis
         )
     if max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens}: it must be at least 1")
-    memory, hidden, first = predictor.start(predictor.encoded(predictor.tokenized([text])))
+    ids = predictor.encoded(predictor.tokenized([text]))
+    memory, hidden, first = predictor.start(ids)
+    if isinstance(predictor, Seq2SeqPredictor):
+        max_tokens = int(predictor.limits(ids, max_tokens))
     results = []
 
     def run(name: str, search: Callable[[Step], Hypothesis | None]) -> None:

@@ -48,7 +48,7 @@ def following(
 def all_hypotheses(model: EncoderDecoder, source: list[int], alpha: float) -> list[Hypothesis]:
     """Every sequence of up to LONGEST words, scored one by one, best first."""
     memory, start = encoded(model, source)
-    words = [word for word in range(WORDS) if word not in (*NEVER, EOS)]
+    words = range(EOS + 1, WORDS)
     found = []
     for length in range(LONGEST + 1):
         for sequence in product(words, repeat=length):
@@ -171,7 +171,7 @@ def test_samples_follow_the_models_distribution() -> None:
         model.head.output.bias.copy_(torch.tensor([0, 0, 0, 0.0, 0.5, 1.0, 1.5]))
         hidden = model.stack.initial_hidden(4000)
         logits, _ = model.step(torch.tensor([[EOS]]), model.stack.initial_hidden(1), NoMemory())
-        logits[..., list(NEVER)] = -torch.inf
+        logits[..., NEVER] = -torch.inf
         wanted = logits[0, 0].softmax(-1)
     drawn = sample(
         model.step,
