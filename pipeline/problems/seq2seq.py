@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import InputError
 from ..ragged import Resident
@@ -241,7 +242,8 @@ class Memory(NamedTuple):
     Attributes:
         context: the encoder's last state, ``[B, D * H]``.
         keys: projected source states, ``[B, S, H]``; empty without attention.
-        values: source states, ``[B, S, D * H]``; empty without attention.
+        values: source states as they enter the attentional features, ``[B, S, H]``; empty without
+            attention.
         mask: True where a source step is padding, ``[B, S]``.
     """
 
@@ -268,9 +270,19 @@ class Attention(nn.Module):
             self.vector = nn.Linear(query_size, 1, bias=False)
 
     def forward(self, queries: Tensor, memory: Memory) -> Tensor:
-        """``queries [B, K, H]`` to attentional features ``[B, K, H]`` (Luong 2015, equation 5)."""
-        values = torch.bmm(self.weights(queries, memory), memory.values)
-        return torch.tanh(self.combine(torch.cat((values, queries), dim=-1)))
+        """``queries [B, K, H]`` to attentional features ``[B, K, H]`` (Luong 2015, equation 5).
+
+        ``tanh(W [c; q])`` of a context ``c``, the weighted sum of source states: ``W`` is applied
+        to the states, once for a sentence, and their sum taken afterwards.
+        """
+        of_query = self.combine.weight[:, -queries.shape[-1] :]
+        contexts = torch.bmm(self.weights(queries, memory), memory.values)
+        return torch.tanh(contexts + functional.linear(queries, of_query))
+
+    def keys_and_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """What queries meet of source states ``[B, S, D * H]``: ``[B, S, H]`` each."""
+        of_state = self.combine.weight[:, : states.shape[-1]]
+        return self.key(states), functional.linear(states, of_state)
 
     def weights(self, queries: Tensor, memory: Memory) -> Tensor:
         """The share of each source step in each query's context: ``[B, K, S]``."""
@@ -328,8 +340,8 @@ class EncoderDecoder(TokenNetwork):
         mask = torch.arange(len(source), device=source.device) >= lengths[:, None]
         values = keys = outputs.new_empty((source.shape[1], 0, 0))
         if self.attention is not None:
-            values = self.dropout(outputs).transpose(0, 1)
-            keys = self.attention.key(values)
+            states = self.dropout(outputs).transpose(0, 1)
+            keys, values = self.attention.keys_and_values(states)
         start = self._bridged(final)
         if self.problem.input_feeding:
             start = (*start, torch.zeros_like(start[0][:1]))
