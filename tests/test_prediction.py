@@ -1,6 +1,8 @@
 """A checkpoint's parts give the same answers as the model that they came from."""
 
 import json
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import BATCH_ROWS, ModelConfig, Predictor
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -19,11 +21,12 @@ from pipeline.problems import (
     Tagging,
 )
 from pipeline.problems.problem import Examples
+from pipeline.problems.seq2seq import EXTRA_WORDS
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.text import TextConfig
 from pipeline.training import TrainingConfig, fit
-from pipeline.vocabulary import SPECIALS, Vocabulary
+from pipeline.vocabulary import EOS, SPECIALS, Vocabulary
 
 ZH = TextConfig(unit="char")
 EN = TextConfig(language="en")
@@ -151,9 +154,41 @@ def test_parameters_are_checked(name: str, value: Any, said: str) -> None:
 
 def test_the_configuration_reads_back() -> None:
     config = ModelConfig(
-        Seq2Seq(attention="additive"), Variant.parse("bilstm-2-attention"), NetworkConfig(), ZH, EN
+        Seq2Seq(attention="additive"),
+        Variant.parse("bilstm-2-attention"),
+        NetworkConfig(),
+        ZH,
+        EN,
+        length_ratio=1.75,
     )
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    kept = json.loads(json.dumps(config.to_dict()))
+    assert ModelConfig.from_dict(kept) == config
+    del kept["length_ratio"]  # of a version that is older than this setting
+    assert ModelConfig.from_dict(kept) == replace(config, length_ratio=None)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_an_answer_is_as_long_as_its_source_allows(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = trained(Seq2Seq(), epochs=1)
+    with torch.no_grad():
+        predictor.model.head.output.bias[EOS] = -30  # it would never end by itself
+    predictor.config = replace(predictor.config, length_ratio=1.5)
+    monkeypatch.setattr(predictor, "text_of", lambda words: str(len(words)))
+    texts = ["我想去北京看看", "你", "", "今天天气"]
+    sources = predictor.encoded(predictor.tokenized(texts)).lengths.tolist()
+    wanted = [min(12, math.ceil(1.5 * length) + EXTRA_WORDS) for length in sources]
+    answers = predictor.predict(texts, beam=width, max_tokens=12)
+    assert [int(answer[0].text) for answer in answers] == wanted
+
+
+def test_texts_of_any_length_are_answered_in_their_order() -> None:
+    predictor = trained(NextWord(window=3), epochs=1)
+    texts = ["我想去北京"[: 1 + row * 7 % 5] for row in range(2 * BATCH_ROWS + 3)]
+    answers = predictor.predict(texts, top=1)
+    alone = {text: predictor.predict([text], top=1)[0][0].text for text in set(texts)}
+    assert [answer[0].text for answer in answers] == [alone[text] for text in texts]
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -29,7 +29,7 @@ from pipeline.problems.problem import (
     score_tokens,
     word_embedding,
 )
-from pipeline.problems.seq2seq import EncoderDecoder
+from pipeline.problems.seq2seq import EXTRA_WORDS, Attention, EncoderDecoder, Memory
 from pipeline.ragged import Ragged
 from pipeline.recurrent import CELLS, KERNELS, NetworkConfig, Variant
 from pipeline.training import TrainingConfig, fit, mean_loss
@@ -213,6 +213,32 @@ def test_pairs_too_long_to_train_on_are_left_out_and_scored_all_the_same() -> No
     assert {row for row, _ in seen_targets(problem.scoring_batches(examples, 9))} == {0, 1}
     trained = problem.training_batches(examples, 9, np.random.default_rng(0))
     assert {row for row, _ in seen_targets(trained)} == {0}
+
+
+def test_how_long_a_target_may_be_is_learnt_from_pairs() -> None:
+    sources = [[4] * length for length in (1, 2, 3, 4) * 500]
+    twice = [[5] * (2 * len(source) + EXTRA_WORDS) for source in sources]
+    problem = Seq2Seq(max_tokens=40)
+    assert problem.length_ratio(Examples(Ragged.of(sources), Ragged.of(twice))) == 2
+    # One of two thousand is no rule, and a pair that is not trained on counts for nothing.
+    odd = Examples(
+        Ragged.of([*sources, [4], [], [4]]), Ragged.of([*twice, [5] * 30, [5] * 9, [5] * 41])
+    )
+    assert problem.length_ratio(odd) == 2
+    short = Examples(Ragged.of(sources), Ragged.of([[5]] * len(sources)))
+    assert problem.length_ratio(short) == 0
+
+
+def test_attention_weighs_states_before_or_after_its_output_weights() -> None:
+    torch.manual_seed(0)
+    attention = Attention("dot", 6, 4)
+    states, queries = torch.randn(2, 5, 6), torch.randn(2, 3, 4)
+    mask = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    keys, values = attention.keys_and_values(states)
+    memory = Memory(states[:, 0], keys, values, mask)
+    contexts = attention.weights(queries, memory) @ states
+    wanted = torch.tanh(attention.combine(torch.cat((contexts, queries), dim=-1)))
+    assert torch.allclose(attention(queries, memory), wanted, atol=1e-6)
 
 
 def test_pairs_are_batched_with_little_padding_on_either_side() -> None:

@@ -26,6 +26,7 @@ from pipeline.recurrent import NetworkConfig
 from pipeline.text import TextConfig
 from pipeline.training import TrainingConfig
 from pipeline.vocabulary import VocabularyConfig
+from warehouse.checkpoints import read_checkpoint
 from warehouse.registry import Registry
 
 Run = Callable[..., RetrainReport]
@@ -343,7 +344,7 @@ def test_a_machine_without_git_publishes_all_the_same(
     assert run().champion == 1
 
 
-def test_translation_with_and_without_attention(run: Run, tmp_path: Path) -> None:
+def test_translation_with_and_without_attention(run: Run, tmp_path: Path, warehouse: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(sample_lines("pairs.jsonl", 0, 120), encoding="utf-8")
     report = run(
@@ -357,6 +358,10 @@ def test_translation_with_and_without_attention(run: Run, tmp_path: Path) -> Non
     for one in report.variants:
         assert {"test/bleu", "test/bleu_greedy", "test/chrf", "test/perplexity"} <= set(one.metrics)
     assert len(report.vocabularies) == 2
+    registry = Registry(warehouse)
+    for version in registry.versions("translate"):
+        kept = read_checkpoint(registry.checkpoint_directory(version))
+        assert 0.5 < kept.config["length_ratio"] < 5
 
 
 def test_replies_are_learnt_from_dialogues(run: Run) -> None:

@@ -45,12 +45,14 @@ def following(
     return logits[0, 0].log_softmax(-1), hidden
 
 
-def all_hypotheses(model: EncoderDecoder, source: list[int], alpha: float) -> list[Hypothesis]:
-    """Every sequence of up to LONGEST words, scored one by one, best first."""
+def all_hypotheses(
+    model: EncoderDecoder, source: list[int], alpha: float, longest: int = LONGEST
+) -> list[Hypothesis]:
+    """Every sequence of up to ``longest`` words, scored one by one, best first."""
     memory, start = encoded(model, source)
     words = range(EOS + 1, WORDS)
     found = []
-    for length in range(LONGEST + 1):
+    for length in range(longest + 1):
         for sequence in product(words, repeat=length):
             hidden, total, last = start, 0.0, BOS
             for word in (*sequence, EOS):
@@ -108,6 +110,78 @@ def test_a_batch_gives_what_each_sentence_gives_alone(
         )[0]
         assert [one.words for one in found] == [one.words for one in alone]
         assert [one.score for one in found] == pytest.approx([one.score for one in alone])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(4, 8), max_size=4), st.integers(1, LONGEST)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 5),
+    st.integers(1, 3),
+)
+def test_every_sentence_of_a_batch_has_its_own_longest_length(
+    sentences: list[tuple[list[int], int]], seed: int, num_best: int
+) -> None:
+    model = model_of(seed, "bigru-attention")
+    memory, hidden = encoded(model, *(source for source, _ in sentences))
+    limits = torch.tensor([longest for _, longest in sentences])
+    given = (model.step, memory, hidden, FIRST.expand(len(sentences)))
+    widest = beam(*given, width=3**LONGEST, max_tokens=limits, num_best=num_best)
+    for (source, longest), best, quick in zip(
+        sentences, widest, greedy(*given, max_tokens=limits), strict=True
+    ):
+        wanted = all_hypotheses(model, source, 0.75, longest)[:num_best]
+        assert [each.score for each in best] == pytest.approx([each.score for each in wanted])
+        alone = (model.step, *encoded(model, source), FIRST)
+        one = exhaustive(*alone, max_tokens=longest)
+        assert one.score == pytest.approx(best[0].score)
+        assert quick.words == greedy(*alone, max_tokens=longest)[0].words
+        assert all(len(each.words) <= longest for each in (*best, quick))
+
+
+def test_sentences_that_are_done_change_nothing_for_the_others() -> None:
+    """Of many sentences some idle until enough have ended to leave the batch together."""
+    model = model_of(2, "bigru-attention", 12)
+    sentences = [[4 + row % 5, 4 + row // 5] for row in range(25)]
+    limits = torch.arange(25) % 9 + 1
+    found = beam(
+        model.step,
+        *encoded(model, *sentences),
+        FIRST.expand(25),
+        width=3,
+        max_tokens=limits,
+        num_best=2,
+    )
+    for sentence, longest, best in zip(sentences, limits.tolist(), found, strict=True):
+        alone = beam(
+            model.step, *encoded(model, sentence), FIRST, width=3, max_tokens=longest, num_best=2
+        )[0]
+        assert [one.words for one in best] == [one.words for one in alone]
+
+
+def test_the_beam_is_the_textbooks_word_by_word() -> None:
+    """The same search, written out for one sentence without tensors."""
+    for seed in range(6):
+        model = model_of(seed, "bilstm-attention", 12)
+        memory, start = encoded(model, [4, 8, 5])
+        live: list[tuple[float, tuple[int, ...], Hidden]] = [(0.0, (), start)]
+        ends: list[tuple[float, tuple[int, ...]]] = []
+        for length in range(1, 8):
+            grown = []
+            for total, words, hidden in live:
+                row, after = following(model, words[-1] if words else BOS, hidden, memory)
+                ends.append(((total + float(row[EOS])) / length**0.75, words))
+                grown += [
+                    (total + float(row[word]), (*words, word), after) for word in range(EOS + 1, 12)
+                ]
+            live = sorted(grown, key=lambda one: -one[0])[:4]
+        wanted = sorted(ends, reverse=True)[:3]
+        found = beam(model.step, memory, start, FIRST, width=4, max_tokens=6, num_best=3)[0]
+        assert [one.words for one in found] == [words for _, words in wanted]
+        assert [one.score for one in found] == pytest.approx([score for score, _ in wanted])
 
 
 @pytest.mark.parametrize("max_tokens", [3, 20])
