@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=120, help="of each training that is timed")
     parser.add_argument("--epochs", type=int, default=2, help="of training before the search")
-    parser.add_argument("--tasks", default=";".join(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--models", type=Path, help="where trained weights are kept for next time")
     parser.add_argument("--ways", default=";".join(WAYS))
     parser.add_argument("--json", type=Path)
@@ -264,7 +264,7 @@ def main() -> None:
         install(asked.peers)
     if asked.pairs is None:
         return
-    ways, tasks = asked.ways.split(";"), asked.tasks.split(";")
+    ways = asked.ways.split(";")
     path = asked.json or RESULTS / "translation.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -297,31 +297,26 @@ def main() -> None:
                     each["bleu"] = corpus_bleu(outputs, [references], tokenize="none").score
             return found
 
-        if "search" in tasks:
+        if "search" in asked.tasks:
             for way in ways:
                 done = folder / f"trained-{list(WAYS).index(way)}.{num_trained}"
                 if not done.exists():
                     run(way, done.stem, num_trained, {})
                     done.touch()
                     print(f"trained: {way}", file=sys.stderr)
+        runs_of = {
+            "training": lambda way: run(way, "timed", asked.steps, {}),
+            "search": searched,
+        }
+        num_steps = {"training": asked.steps, "search": num_trained}
         for number in range(asked.rounds):
-            for task in tasks:
-                measured = measure(
-                    ways,
-                    1,
-                    searched
-                    if task == "search"
-                    else lambda way: run(way, "timed", asked.steps, {}),
-                )
-                for way, (each,) in measured.items():
+            for task in asked.tasks:
+                for way, (each,) in measure(ways, 1, runs_of[task]).items():
                     for name, figures in each.items():
                         rounds = results["runs"].setdefault(way, {}).setdefault(name, [])
                         # Rounds of another time are no part of these.
                         results["runs"][way][name] = [*(rounds if number else []), figures]
-                results[task] = {
-                    "steps": num_trained if task == "search" else asked.steps,
-                    "rounds": number + 1,
-                }
+                results[task] = {"steps": num_steps[task], "rounds": number + 1}
             results |= {"machine": machine(), "pairs": asked.pairs.name, "sizes": sizes}
             # A run that is stopped leaves its whole rounds.
             keep("translation", results, asked.json)

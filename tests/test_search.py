@@ -112,7 +112,7 @@ def test_a_batch_gives_what_each_sentence_gives_alone(
         assert [one.score for one in found] == pytest.approx([one.score for one in alone])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(4, 8), max_size=4), st.integers(1, LONGEST)),
