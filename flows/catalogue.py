@@ -96,7 +96,10 @@ def catalogue(path: str | Path | None = None) -> Catalogue:
     try:
         content = yaml.safe_load(found.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the catalogue {found} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"the catalogue {found} cannot be read ({reason}): name another with --catalogue"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         where = " ".join(str(error).split())
         raise InputError(f"the catalogue {found} is not YAML: {where}") from error

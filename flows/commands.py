@@ -139,8 +139,6 @@ def _print_ingest(report: "IngestReport") -> None:
 
 def profile(parsed: argparse.Namespace) -> int:
     """What a snapshot holds."""
-    from dataclasses import asdict
-
     from flows.prepare import texts_of, with_user_dictionary
     from flows.profile import profile, read_profile
     from flows.retrain import retrain
@@ -331,6 +329,8 @@ def compact(parsed: argparse.Namespace) -> int:
     report = compact(warehouse_root(parsed.warehouse), parsed.name)
     if parsed.json:
         print_json(report.model_dump(mode="json"))
+    elif report.num_after == report.num_before:
+        say(f"nothing to merge: snapshot {report.snapshot.id} stays as it is")
     else:
         say(f"{report.num_before} tables became {report.num_after}: {report.snapshot.id}")
     return OK

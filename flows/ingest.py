@@ -294,7 +294,10 @@ def _read(steps: Steps, pieces: Sequence[SourceFile], records: RecordsConfig) ->
 
 def _several_at_a_time(calls: Sequence[Callable[[], FileReport]]) -> list[FileReport]:
     """The results in order; the first failure ends the others that have not begun."""
-    num_readers = max(1, min(MAX_READERS, len(os.sched_getaffinity(0)), len(calls)))
+    # Not every system can tell which processors this process may use; all can count them.
+    affinity = getattr(os, "sched_getaffinity", None)
+    num_processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    num_readers = min(MAX_READERS, num_processors, len(calls))
     with ThreadPoolExecutor(num_readers) as pool:
         # A flow run is known by its context, which a thread does not inherit.
         futures = [pool.submit(contextvars.copy_context().run, call) for call in calls]

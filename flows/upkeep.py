@@ -36,7 +36,7 @@ MIN_TEXT = 4
 """Characters of a row's text that a kept result must share with it to be taken for a copy."""
 
 _PATH = re.compile(rb'\\"path\\": \\"([^"\\]+)\\"')  # in a result, which is JSON within JSON
-_FILES = ("profiles/*/*", "learning_curves/*")
+_FILES = ("profiles/*/*", "learning_curves/*", "forecast_curves/*")
 """Files for people, named by the digest of their bytes."""
 
 
@@ -339,8 +339,9 @@ def _remove_derived(
             if not dry_run:
                 path.unlink(missing_ok=True)
     if forgotten.rows and not dry_run:
-        # Pages quote words and topics of their snapshot and of the one before.
-        shutil.rmtree(tables.root / "profiles", ignore_errors=True)
+        # Pages quote words and topics of their snapshot and of the one before, or draw its values.
+        for folder in ("profiles", "forecast_curves"):
+            shutil.rmtree(tables.root / folder, ignore_errors=True)
     return len(lost), num_results
 
 

@@ -21,6 +21,7 @@ from pipeline.text import TextConfig
 from tests.test_ingest import LENIENT, line, run, states, write
 from warehouse.errors import StorageError
 from warehouse.files import keep_file
+from warehouse.forgotten import Forgotten
 from warehouse.tables import TableRef, Tables, WithdrawnError
 
 PAIRS = RecordsConfig("pairs", max_rejected=1.0)
@@ -69,6 +70,7 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     page = warehouse / "profiles" / second.snapshot.id[:16] / "page.html"
     page.parent.mkdir(parents=True)
     page.write_text("王小明", encoding="utf-8")
+    keep_file(warehouse, "forecast_curves", "html", "王小明".encode())
     said = json.dumps("王小明").strip('"').encode()
     assert said in everything(warehouse)
 
@@ -108,6 +110,15 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     assert "王小明".encode() not in kept
     # A second call finds nothing more.
     assert forget(warehouse, "talks", match="王小明").snapshots == ()
+
+
+def test_a_list_of_withdrawn_rows_that_cannot_be_read_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "forgotten.json").write_text('{"format": 2}')
+    with pytest.raises(StorageError, match="was written by a newer version"):
+        Forgotten(tmp_path)
+    (tmp_path / "forgotten.json").write_text("{")
+    with pytest.raises(StorageError, match="is damaged, so withdrawn rows could come back"):
+        Forgotten(tmp_path)
 
 
 def test_rows_are_forgotten_by_their_line(warehouse: Path, tmp_path: Path) -> None:
@@ -247,6 +258,7 @@ def test_a_file_that_grows_costs_its_end(
 ) -> None:
     monkeypatch.setattr("warehouse.sources.PIECE_BYTES", 20_000)
     monkeypatch.setattr("flows.ingest.LARGE_BYTES", 1_000)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS has none
     lines = [line(i) for i in range(400)]
     lines[333] = "broken"
     a = write(tmp_path / "a.jsonl", *lines)
@@ -294,8 +306,11 @@ def test_damage_is_named(warehouse: Path, tmp_path: Path) -> None:
     report = run(warehouse, a, records=LENIENT)
     steps = Steps(warehouse)
     tokens_of(steps, report.shards)
+    for folder in ("profiles/0123", "learning_curves", "forecast_curves"):
+        keep_file(warehouse, folder, "html", b"<!doctype html>")
     assert verify(warehouse) == []
-    for kind in ("tables/*.parquet", "results/tokenize/*", "snapshots/talks/*.json"):
+    kinds = ("tables/*.parquet", "results/tokenize/*", "snapshots/talks/*.json")
+    for kind in (*kinds, "profiles/*/*", "learning_curves/*", "forecast_curves/*"):
         path = min(warehouse.glob(kind))
         sound = path.read_bytes()
         place = 200 if path.suffix == ".parquet" else len(sound) // 2

@@ -61,13 +61,15 @@ def test_a_packed_file_is_the_same(file: Path, tmp_path: Path) -> None:
 def test_a_bad_file_is_refused_by_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "vectors.txt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(StorageError, match=said):
+    with pytest.raises(StorageError, match=said) as raised:
         read_vectors(find_vectors(str(path)), ["你", "好"])
+    assert str(raised.value).count("vectors.txt") == 1
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"nowhere\.txt cannot be read"):
+    with pytest.raises(StorageError, match=r"nowhere\.txt cannot be read \(No such file") as raised:
         find_vectors(str(tmp_path / "nowhere.txt"))
+    assert str(raised.value).count("nowhere.txt") == 1
 
 
 def test_vectors_are_aligned_with_the_ids_of_the_vocabulary(file: Path, warehouse: Path) -> None:

@@ -39,6 +39,8 @@ class Forgotten:
             self.lines = set(record["lines"])
         except FileNotFoundError:
             pass
+        except StorageError:
+            raise
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             raise StorageError(
                 f"{self._path} is damaged, so withdrawn rows could come back: restore it."

@@ -143,7 +143,9 @@ def _expand(address: str) -> list[str]:
     if not os.path.lexists(address) and glob.has_magic(address):
         found = [path for path in glob.glob(address, recursive=True) if not os.path.isdir(path)]
         if not found:
-            raise StorageError(f"No file matches {printable(address)}: correct the pattern.")
+            raise StorageError(
+                f"No file matches {printable(address)}: put one there, or correct the pattern."
+            )
         return found
     return [address]
 

@@ -96,8 +96,10 @@ def _opened(address: str, compression: str | None = "infer") -> Iterator[BinaryI
     try:
         with fsspec.open(address, "rb", compression=compression) as file:
             yield cast(BinaryIO, file)
+    except StorageError:
+        raise  # a ValueError too, but one that says already what is wrong
     except (OSError, EOFError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
         raise StorageError(
             f"the word vectors {address} cannot be read ({reason}); check the address."
         ) from error
