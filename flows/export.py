@@ -18,8 +18,9 @@ from pipeline.problems import NextWord as NextWordProblem
 from pipeline.session import Session
 from pipeline.vocabulary import BOS, EOS, UNK
 from warehouse.checkpoints import read_checkpoint
+from warehouse.durable import sync_path
 from warehouse.registry import Registry, VersionInfo
-from warehouse.tables import TableRef, Tables, sync_path
+from warehouse.tables import TableRef, Tables
 
 if TYPE_CHECKING:
     from flows.export_client import NextWord

@@ -40,6 +40,7 @@ from pipeline.records import (
     check_rejected,
     read_block,
 )
+from warehouse.durable import replace_file
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten
 from warehouse.records import (
@@ -64,7 +65,6 @@ from warehouse.tables import (
     Tables,
     TableWriter,
     checked_name,
-    replace_file,
 )
 
 SCHEMAS = {

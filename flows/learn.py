@@ -47,8 +47,9 @@ from pipeline.variants import Baseline, parse_variant
 from pipeline.vocabulary import SPECIALS, SUBWORDS, VOCABULARIES
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
+from warehouse.columns import ragged_column
 from warehouse.examples import LABELS, statistics_table, token_table, vectors_of, vectors_table
-from warehouse.tables import TableRef, Tables, ragged_column
+from warehouse.tables import TableRef, Tables
 from warehouse.word_vectors import VectorFile, read_vectors
 
 logger = logging.getLogger(__name__)

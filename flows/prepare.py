@@ -53,6 +53,7 @@ from pipeline.vocabulary import (
 )
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
+from warehouse.columns import count_words, dictionary_column, utf8_column
 from warehouse.examples import (
     LABEL_CUT,
     LABELS,
@@ -76,7 +77,7 @@ from warehouse.examples import (
 )
 from warehouse.records import SERIES
 from warehouse.sources import printable, read_user_dictionary
-from warehouse.tables import TableRef, Tables, count_words, dictionary_column, utf8_column
+from warehouse.tables import TableRef, Tables
 
 
 class SplitRefs(BaseModel, frozen=True):

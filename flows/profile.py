@@ -45,10 +45,11 @@ from pipeline.profile import (
 from pipeline.records import SplitsConfig
 from pipeline.text import TextConfig, Tokenizer
 from pipeline.vocabulary import VocabularyConfig
+from warehouse.columns import count_words, ragged_column
 from warehouse.examples import LABELS, merged_words, words_table
 from warehouse.files import FileRef, PageRef, keep_file
 from warehouse.registry import Registry, Version
-from warehouse.tables import SnapshotRef, TableRef, Tables, count_words, ragged_column
+from warehouse.tables import SnapshotRef, TableRef, Tables
 
 TEXTS = {"dialogues": "utterances", "text": "lines", "source": "sources", "target": "targets"}
 """What a person calls the texts of a kind of records, or of a side of pairs; else texts."""

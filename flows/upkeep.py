@@ -23,10 +23,11 @@ from pipeline.records import IN_ORDER
 from pipeline.text import DEFAULT_STEPS, normalise
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
+from warehouse.durable import ASIDE
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten, holding, row_keys, texts_of
 from warehouse.records import QUARANTINE
-from warehouse.tables import ASIDE, Fault, Snapshot, SnapshotRef, TableRef, Tables
+from warehouse.tables import Fault, Snapshot, SnapshotRef, TableRef, Tables
 
 MERGED_BYTES = 64 << 20
 """About the size of a table that is made of small ones."""

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from warehouse.errors import StorageError, remedy_of
-from warehouse.tables import make_folder, sync_path
+from warehouse.durable import ASIDE, make_folder, storage_errors, sync_path
+from warehouse.errors import StorageError, one_line, remedy_of
 
 _MANIFEST = "manifest.json"
 
@@ -59,30 +59,25 @@ class Arrays:
         Raises:
             StorageError: they cannot be written.
         """
-        aside = None
-        try:
+        with storage_errors(self._folder):
             make_folder(self._folder)
-            aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=self._folder))
-            digests = {}
-            for name, array in arrays.items():
-                path = aside / f"{name}.npy"
-                with path.open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._folder))
+            try:
+                digests = {}
+                for name, array in arrays.items():
+                    path = aside / f"{name}.npy"
+                    with path.open("wb") as file:
+                        np.save(file, array, allow_pickle=False)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    digests[name] = _digest(path)
+                with (aside / _MANIFEST).open("w") as file:
+                    json.dump(digests, file, sort_keys=True)
                     file.flush()
                     os.fsync(file.fileno())
-                digests[name] = _digest(path)
-            with (aside / _MANIFEST).open("w") as file:
-                json.dump(digests, file, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_path(aside)
-            self._put(aside, self._folder / key)
-        except OSError as error:
-            raise StorageError(
-                f"{self._folder} cannot be written to ({error.strerror}): {remedy_of(error)}."
-            ) from error
-        finally:
-            if aside:
+                sync_path(aside)
+                self._put(aside, self._folder / key)
+            finally:
                 shutil.rmtree(aside, ignore_errors=True)
 
     def clear(self) -> None:
@@ -97,7 +92,7 @@ class Arrays:
             shutil.rmtree(self._folder)
         except OSError as error:
             raise StorageError(
-                f"{self._folder} cannot be removed ({error.strerror}): {remedy_of(error)}."
+                f"{self._folder} cannot be removed ({one_line(error)}): {remedy_of(error)}."
             ) from error
 
     def _put(self, aside: Path, folder: Path) -> None:
@@ -108,7 +103,7 @@ class Arrays:
             if not folder.is_dir() or self.load(folder.name) is not None:
                 return
             # Whoever has the damaged files mapped keeps them: they lose their name only.
-            gone = Path(tempfile.mkdtemp(prefix=".aside-", dir=self._folder))
+            gone = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._folder))
             folder.rename(gone / folder.name)
             aside.rename(folder)
             shutil.rmtree(gone, ignore_errors=True)

@@ -31,8 +31,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from warehouse.durable import ASIDE, sync_path
 from warehouse.errors import StorageError
-from warehouse.tables import sync_path
 
 CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
@@ -263,7 +263,7 @@ def _writing(what: str, parent: Path) -> Iterator[Path]:
 def _locked_directory(parent: Path) -> Iterator[Path]:
     """A fresh directory that carries its writer's lock, so that a living one is never swept."""
     while True:
-        aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=parent))
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
         try:
             handle = os.open(aside, os.O_RDONLY)
         except FileNotFoundError:
@@ -279,7 +279,7 @@ def _locked_directory(parent: Path) -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     """Remove what writers that were killed left aside; the lock of a dead process is free."""
-    for aside in parent.glob(".aside-*"):
+    for aside in parent.glob(f"{ASIDE}*"):
         try:
             handle = os.open(aside, os.O_RDONLY)
         except OSError:

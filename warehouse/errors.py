@@ -20,3 +20,9 @@ def remedy_of(error: OSError) -> str:
     if error.errno in FORBIDDEN:
         return "make it writable, or choose another warehouse (--warehouse), such as a copy of it"
     return "check the path, or choose another warehouse (--warehouse)"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, as one line that is safe to print."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

@@ -19,16 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from warehouse.tables import (
+from warehouse.columns import (
     Bytes,
     Offsets,
-    TableRef,
-    Tables,
     list_array,
     ragged_column,
     tokens_array,
     utf8_column,
 )
+from warehouse.tables import TableRef, Tables
 
 _TOKENS = pa.list_(pa.string())
 

@@ -6,14 +6,11 @@ Each is written aside, made durable and then named, so that whoever opens one se
 """
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from warehouse.errors import StorageError, remedy_of
-from warehouse.tables import ASIDE, make_folder, sync_path
+from warehouse.durable import replace_file
 
 
 class FileRef(BaseModel, frozen=True):
@@ -46,25 +43,8 @@ def keep_file(root: str | Path, folder: str, suffix: str, payload: bytes) -> Fil
     ref = FileRef(digest=digest, num_bytes=len(payload), path=f"{folder}/{digest[:16]}.{suffix}")
     if ref.intact(root):
         return ref
-    place = Path(root) / folder
-    try:
-        make_folder(place)
-        descriptor, aside = tempfile.mkstemp(prefix=ASIDE, dir=place)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            # A web server of another user shall be able to show it.
-            Path(aside).chmod(0o644)
-            os.replace(aside, Path(root) / ref.path)
-        finally:
-            Path(aside).unlink(missing_ok=True)
-        sync_path(place)
-    except OSError as error:
-        raise StorageError(
-            f"{place} cannot be written to ({error.strerror}): {remedy_of(error)}."
-        ) from error
+    # A web server of another user shall be able to show it.
+    replace_file(Path(root) / ref.path, payload, mode=0o644)
     return ref
 
 

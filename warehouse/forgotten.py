@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from warehouse.durable import replace_file
 from warehouse.errors import StorageError
-from warehouse.tables import replace_file
 
 _FORMAT = 1
 _NO_GROUP = ""

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from warehouse.tables import PLAIN, Bytes, Offsets, number_array, string_array, strings_array
+from warehouse.columns import Bytes, Offsets, number_array, string_array, strings_array
+from warehouse.tables import PLAIN
 
 DIALOGUES = pa.schema(
     [

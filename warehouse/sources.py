@@ -40,7 +40,7 @@ import zstandard
 from blake3 import blake3
 from pydantic import BaseModel
 
-from warehouse.errors import StorageError
+from warehouse.errors import StorageError, one_line
 
 BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 64 << 20  # a piece ends with the line that reaches so far
@@ -692,7 +692,7 @@ def _parquet_blocks(
             raise
         except (pa.ArrowException, OSError, TypeError, ValueError) as error:
             raise StorageError(
-                f"{printable(address)} is not sound Parquet ({_one_line(error)}): write it again."
+                f"{printable(address)} is not sound Parquet ({one_line(error)}): write it again."
             ) from error
 
 
@@ -751,7 +751,7 @@ def _reading(address: str) -> Iterator[None]:
         remedy = "check your credentials for it" if remote else "change its permissions"
         raise StorageError(f"{printable(address)} may not be read: {remedy}.") from None
     except ImportError as error:
-        remedy = "pip install 'tidemill[s3]'" if address.startswith("s3://") else _one_line(error)
+        remedy = "pip install 'tidemill[s3]'" if address.startswith("s3://") else one_line(error)
         raise StorageError(
             f"{printable(address)} cannot be read, a package is missing: {remedy}."
         ) from error
@@ -761,15 +761,10 @@ def _reading(address: str) -> Iterator[None]:
             raise
         remedy = "check the address and the network" if remote else "correct the address"
         raise StorageError(
-            f"{printable(address)} cannot be read ({_one_line(error)}): {remedy}."
+            f"{printable(address)} cannot be read ({one_line(error)}): {remedy}."
         ) from error
 
 
 def printable(address: str) -> str:
     """An address, safe to print."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in address[:500])
-
-
-def _one_line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

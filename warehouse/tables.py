@@ -4,11 +4,10 @@
     root/snapshots/<name>/<number>.json   one commit: the tables of version <number> of <name>,
                                           or that it held rows that were withdrawn since
 
-A table's digest (BLAKE3: a tenth of the time of SHA-256 where the processor has no instructions for
-that) is taken over its schema, lengths and values, not over the bytes of its file, so it is the
-same on every machine and under every version of Parquet. Every file is written aside, made
-durable and then named, so that whoever reads sees a whole table or none, and whoever is killed
-leaves nothing but a nameless remainder that `Tables.collect_garbage` removes.
+A table's digest is of what it holds, not of the bytes of its file (`warehouse/fingerprints.py`).
+Every file is written aside, made durable and then named, so that whoever reads sees a whole table
+or none, and whoever is killed leaves nothing but a nameless remainder that
+`Tables.collect_garbage` removes.
 """
 
 import contextlib
@@ -29,18 +28,23 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 from pydantic import BaseModel
 
-from warehouse.errors import StorageError, remedy_of
-
-Bytes = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int64]
+from warehouse.columns import Offsets, dictionary_column
+from warehouse.durable import (
+    ASIDE,
+    make_folder,
+    replace_file,
+    storage_errors,
+    sync_path,
+    write_aside,
+)
+from warehouse.errors import StorageError, one_line
+from warehouse.fingerprints import FORMAT, Fingerprint
 
 ROW_GROUP_ROWS = 32_768
 ROW_GROUP_BYTES = 8 << 20
 COMPRESSION_LEVEL = 3  # of zstd: 27 % smaller than level 1 and read as fast
 PLAIN = {b"encoding": b"plain"}
 """What a schema says of a field of text that hardly repeats: no dictionary page is worth it."""
-ASIDE = ".aside-"  # how the name of a file that is still being written begins
-_FORMAT = 2
 _DIGEST_KEY = b"tidemill.digest"
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 _NUMBER = re.compile(r"\d{12}\.json")
@@ -136,7 +140,7 @@ def checked_name(name: str) -> str:
 def snapshot_id(refs: Iterable[TableRef]) -> str:
     """The fingerprint of a set of tables: their order and their places do not count."""
     digests = sorted({ref.digest for ref in refs})
-    return blake3(f"snapshot {_FORMAT}\n{chr(10).join(digests)}".encode()).hexdigest()
+    return blake3(f"snapshot {FORMAT}\n{chr(10).join(digests)}".encode()).hexdigest()
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -259,7 +263,7 @@ class Tables:
             ) from None
         except (OSError, pa.ArrowException) as error:
             raise StorageError(
-                f"Table {path} is damaged or cannot be read ({_one_line(error)}): remove it and"
+                f"Table {path} is damaged or cannot be read ({one_line(error)}): remove it and"
                 " run the flow that makes it again."
             ) from error
 
@@ -298,11 +302,11 @@ class Tables:
         snapshot = Snapshot(
             id=snapshot_id(ordered), refs=ordered, attached=tuple(attached), meta=meta or {}
         )
-        record = {"format": _FORMAT, **snapshot.model_dump(mode="json")}
+        record = {"format": FORMAT, **snapshot.model_dump(mode="json")}
         payload = json.dumps(record, ensure_ascii=False, sort_keys=True, indent=1).encode()
-        with _storage_errors(folder):
+        with storage_errors(folder):
             make_folder(folder)
-            aside = _write_aside(folder, payload)
+            aside = write_aside(folder, payload)
             try:
                 while True:
                     number = max(self._numbers(name), default=0) + 1
@@ -389,7 +393,7 @@ class Tables:
         Raises:
             StorageError: the folder cannot be written to.
         """
-        record = {"format": _FORMAT, "id": ref.id, "withdrawn": why}
+        record = {"format": FORMAT, "id": ref.id, "withdrawn": why}
         path = self._folder(ref.name) / f"{ref.number:012d}.json"
         replace_file(path, json.dumps(record, ensure_ascii=False, indent=1).encode())
 
@@ -473,7 +477,7 @@ class Tables:
         path = self._folder(name) / f"{number:012d}.json"
         try:
             record = json.loads(path.read_bytes())
-            if record.pop("format") != _FORMAT:
+            if record.pop("format") != FORMAT:
                 raise StorageError(
                     f"{path} is of another version of Tidemill: use that one, or a new warehouse."
                 )
@@ -509,7 +513,7 @@ class Tables:
         Raises:
             StorageError: it is to be held alone and somebody else holds it.
         """
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             make_folder(self.root)
             descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -539,7 +543,7 @@ class Tables:
         for ref in refs:
             try:
                 with self._open(ref, None) as file:
-                    fingerprint = _Fingerprint(file.schema_arrow)
+                    fingerprint = Fingerprint(file.schema_arrow)
                     for batch in file.iter_batches():
                         fingerprint.update(batch)
                 if fingerprint.digest() != ref.digest:
@@ -604,12 +608,12 @@ class TableWriter:
         self._tables = tables
         self._folder = tables.root / "tables"
         self._schema = schema
-        self._fingerprint = _Fingerprint(schema)
+        self._fingerprint = Fingerprint(schema)
         self._waiting: list[pa.RecordBatch | pa.Table] = []
         self._waiting_rows = 0
         self._waiting_bytes = 0
         plain = {field.name for field in schema if PLAIN.items() <= (field.metadata or {}).items()}
-        with _storage_errors(self._folder):
+        with storage_errors(self._folder):
             make_folder(self._folder)
             descriptor, aside = tempfile.mkstemp(prefix=ASIDE, dir=self._folder)
             self._aside = Path(aside)
@@ -661,7 +665,7 @@ class TableWriter:
         ]
         self._waiting.clear()
         self._waiting_rows = self._waiting_bytes = 0
-        with _storage_errors(self._folder):
+        with storage_errors(self._folder):
             self._parquet.write_table(pa.concat_tables(parts), row_group_size=ROW_GROUP_ROWS)
 
     def finish(self) -> TableRef:
@@ -679,7 +683,7 @@ class TableWriter:
             num_bytes=self._fingerprint.num_bytes,
             path=f"tables/{digest}.parquet",
         )
-        with _storage_errors(self._folder):
+        with storage_errors(self._folder):
             self._parquet.add_key_value_metadata({_DIGEST_KEY.decode(): digest})
             self._parquet.close()
             path = self._tables.root / ref.path
@@ -693,308 +697,6 @@ class TableWriter:
         return ref
 
 
-class _Fingerprint:
-    """The running digest of a table: it does not depend on how the rows are cut into batches."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._names = [field.name for field in schema]
-        self._columns = [_ColumnDigest(field.name, field.type) for field in schema]
-        self.num_rows = 0
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(column.num_bytes() for column in self._columns)
-
-    def update(self, batch: pa.RecordBatch | pa.Table) -> None:
-        self.num_rows += batch.num_rows
-        for column, values in zip(self._columns, batch.columns, strict=True):
-            for chunk in values.chunks if isinstance(values, pa.ChunkedArray) else (values,):
-                column.update(chunk)
-
-    def digest(self) -> str:
-        whole = blake3(f"table {_FORMAT} {self.num_rows}\n".encode())
-        for name, column in zip(self._names, self._columns):
-            whole.update(f"{json.dumps(name)} {column.describe()}\n".encode())
-        return whole.hexdigest()
-
-
-class _ColumnDigest:
-    """The running digest of one column: of its values, and of its lengths where it has some."""
-
-    def __init__(self, name: str, kind: pa.DataType) -> None:
-        self._name = name
-        self._values = blake3()
-        self._lengths = blake3()
-        self._item: _ColumnDigest | None = None
-        self._num_bytes = 0
-        self._type = str(kind)
-        if pa.types.is_list(kind):
-            self._type = "list"
-            self._item = _ColumnDigest(name, kind.value_type)
-        elif not _is_flat(kind) and not _is_text(kind):
-            raise StorageError(
-                f"Column {name!r} is {kind}, which a table cannot hold: numbers, truth values,"
-                " string, binary and lists of them can be."
-            )
-
-    def update(self, array: pa.Array) -> None:
-        if array.null_count:
-            raise StorageError(f"Column {self._name!r} holds nulls: a table has none.")
-        if _is_flat(array.type):
-            numbers = np.ascontiguousarray(array.to_numpy(zero_copy_only=False))
-            self._values.update(numbers.view(np.uint8).data)
-            self._num_bytes += numbers.nbytes
-            return
-        if self._item is not None:
-            offsets = _offsets(array)
-            self._item.update(array.values[int(offsets[0]) : int(offsets[-1])])
-        else:
-            data, offsets = utf8_column(array)
-            self._values.update(data.data)
-            self._num_bytes += data.nbytes
-        lengths = np.diff(offsets)
-        self._lengths.update(lengths.view(np.uint8).data)
-        self._num_bytes += lengths.nbytes
-
-    def num_bytes(self) -> int:
-        return self._num_bytes + (self._item.num_bytes() if self._item else 0)
-
-    def describe(self) -> str:
-        item = f" [{self._item.describe()}]" if self._item else ""
-        return f"{self._type} {self._values.hexdigest()} {self._lengths.hexdigest()}{item}"
-
-
-# --- between Arrow and plain arrays ---------------------------------------------------------------
-
-
-def utf8_column(column: pa.Array | pa.ChunkedArray) -> tuple[Bytes, Offsets]:
-    """N strings as their bytes and the N + 1 positions between them; no copy for one chunk.
-
-    String i is `data[offsets[i]:offsets[i + 1]]`.
-    """
-    parts: list[Bytes] = []
-    positions: list[Offsets] = []
-    for array in _chunks(column):
-        assert _is_text(array.type), f"{array.type} is not text"
-        offsets = _offsets(array)
-        buffer = array.buffers()[2]
-        data = (
-            np.frombuffer(buffer, np.uint8)
-            if buffer is not None and buffer.size
-            else np.empty(0, np.uint8)
-        )
-        parts.append(data[int(offsets[0]) : int(offsets[-1])])
-        positions.append(offsets - offsets[0])
-    return _joined(parts, positions, np.dtype(np.uint8))
-
-
-# pa.array() imports pandas to look whether it was given one of its arrays: half a second of CPU.
-
-
-def number_array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Numbers as an Arrow array of the type `kind`."""
-    fitting = np.ascontiguousarray(values, kind.to_pandas_dtype())
-    return pa.Array.from_buffers(kind, len(fitting), [None, pa.py_buffer(fitting)])
-
-
-def strings_array(texts: Sequence[str] | Sequence[bytes]) -> pa.StringArray:
-    """N strings, or N times bytes that the caller knows not to be text."""
-    parts = [text.encode() if isinstance(text, str) else text for text in texts]
-    offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-    return string_array(np.frombuffer(b"".join(parts), np.uint8), offsets)
-
-
-def string_array(data: Bytes, offsets: Offsets) -> pa.StringArray:
-    """N strings from UTF-8 bytes and the N + 1 positions between them; the bytes are not copied.
-
-    Raises:
-        StorageError: the text is over 2 GiB, more than one array can address.
-    """
-    if len(offsets) and offsets[-1] > np.iinfo(np.int32).max:
-        raise StorageError("More than 2 GiB of text do not fit one array: use smaller batches.")
-    assert len(offsets) and offsets[-1] <= len(data), "positions beyond the text"
-    buffers = [
-        None,
-        pa.py_buffer(offsets.astype(np.int32)),
-        pa.py_buffer(np.ascontiguousarray(data)),
-    ]
-    return pa.StringArray.from_buffers(len(offsets) - 1, buffers[1], buffers[2])
-
-
-def tokens_array(data: Bytes, token_offsets: Offsets, list_offsets: Offsets) -> pa.ListArray:
-    """N lists of tokens: row i owns the tokens `list_offsets[i]:list_offsets[i + 1]`."""
-    return pa.ListArray.from_arrays(
-        pa.array(list_offsets.astype(np.int32)), string_array(data, token_offsets)
-    )
-
-
-def list_array(
-    values: npt.NDArray[Any], offsets: Offsets, kind: pa.DataType | None = None
-) -> pa.ListArray:
-    """N lists of numbers, of the type `kind`: row i is `values[offsets[i]:offsets[i + 1]]`."""
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values, kind))
-
-
-def ragged_column(
-    table: pa.Table | pa.RecordBatch, column: str
-) -> tuple[npt.NDArray[Any], Offsets]:
-    """A column of N lists of numbers as its flat values and the N + 1 positions between them."""
-    parts: list[npt.NDArray[Any]] = []
-    positions: list[Offsets] = []
-    values_type = table.schema.field(column).type.value_type
-    for array in _chunks(table.column(column)):
-        offsets = _offsets(array)
-        values = array.values[int(offsets[0]) : int(offsets[-1])]
-        parts.append(values.to_numpy(zero_copy_only=False))
-        positions.append(offsets - offsets[0])
-    return _joined(parts, positions, np.dtype(values_type.to_pandas_dtype()))
-
-
-def count_words(
-    batches: Iterable[pa.RecordBatch | pa.Table], column: str
-) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The distinct words of a column of strings or of lists of strings, and how often each occurs.
-
-    The most frequent comes first; equal counts are in the order of code points. Memory is bounded
-    by the number of distinct words.
-    """
-    merged = pa.table({"values": pa.array([], pa.string()), "counts": pa.array([], pa.int64())})
-    waiting = [merged]
-    num_waiting = 0
-    for batch in batches:
-        for array in _chunks(batch.column(column)):
-            words = array.flatten() if pa.types.is_list(array.type) else array
-            counted = words.value_counts()
-            waiting.append(
-                pa.table({"values": counted.field("values"), "counts": counted.field("counts")})
-            )
-            num_waiting += len(counted)
-        if num_waiting > max(1 << 20, 2 * merged.num_rows):
-            merged = _sum_counts(waiting)
-            waiting, num_waiting = [merged], 0
-    merged = _sum_counts(waiting).sort_by([("counts", "descending"), ("values", "ascending")])
-    return merged.column("values").to_pylist(), merged.column("counts").to_numpy()
-
-
-def dictionary_column(
-    column: pa.Array | pa.ChunkedArray,
-) -> tuple[list[str], npt.NDArray[np.int32], Offsets]:
-    """A column of N lists of strings as (distinct strings, an index for each string, offsets).
-
-    String j of the column is `dictionary[indices[j]]`; row i owns `offsets[i]:offsets[i + 1]`.
-    """
-    parts: list[pa.Array] = []
-    positions: list[Offsets] = []
-    for array in _chunks(column):
-        offsets = _offsets(array)
-        parts.append(array.values[int(offsets[0]) : int(offsets[-1])])
-        positions.append(offsets - offsets[0])
-    words = pa.chunked_array(parts, column.type.value_type).combine_chunks().dictionary_encode()
-    return words.dictionary.to_pylist(), words.indices.to_numpy(), _joined_offsets(positions)
-
-
-def _sum_counts(parts: list[pa.Table]) -> pa.Table:
-    summed = pa.concat_tables(parts).group_by("values").aggregate([("counts", "sum")])
-    return pa.table({"values": summed["values"], "counts": summed["counts_sum"]})
-
-
-def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
-    return list(column.chunks) if isinstance(column, pa.ChunkedArray) else [column]
-
-
-def _offsets(array: pa.Array) -> Offsets:
-    """The N + 1 positions of a string, binary or list array, honouring its own offset."""
-    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
-    kind = np.dtype(np.int64 if wide else np.int32)
-    buffer = array.buffers()[1]
-    if buffer is None or not buffer.size:
-        return np.zeros(1, np.int64)
-    offsets = np.frombuffer(buffer, kind, len(array) + 1, array.offset * kind.itemsize)
-    return offsets.astype(np.int64)
-
-
-def _joined(
-    parts: list[npt.NDArray[Any]], positions: list[Offsets], kind: np.dtype[Any]
-) -> tuple[npt.NDArray[Any], Offsets]:
-    if len(parts) == 1:
-        return parts[0], positions[0]
-    return np.concatenate([*parts, np.empty(0, kind)]), _joined_offsets(positions)
-
-
-def _joined_offsets(positions: list[Offsets]) -> Offsets:
-    lengths = [np.diff(offsets) for offsets in positions]
-    return np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_large_binary(kind)
-    )
-
-
-def _is_flat(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    )
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, durably.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_path(folder.parent)
-
-
-def sync_path(path: Path) -> None:
-    """Make the content of a file durable, or the names in a folder.
-
-    Raises:
-        OSError: it cannot be done.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: Path, payload: bytes) -> None:
-    """Give a small file its new content, durably: a reader sees the old or the new one, whole.
-
-    Raises:
-        StorageError: the folder cannot be written to.
-    """
-    with _storage_errors(path.parent):
-        make_folder(path.parent)
-        aside = _write_aside(path.parent, payload)
-        try:
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-        sync_path(path.parent)
-
-
-def _write_aside(folder: Path, payload: bytes) -> Path:
-    descriptor, aside = tempfile.mkstemp(prefix=ASIDE, dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(aside)
-
-
 def _footer_matches(path: Path, digest: str, num_rows: int) -> bool:
     try:
         footer = pq.read_metadata(path)
@@ -1002,18 +704,3 @@ def _footer_matches(path: Path, digest: str, num_rows: int) -> bool:
         return False
     named = (footer.metadata or {}).get(_DIGEST_KEY, b"").decode()
     return bool(named == digest and footer.num_rows == num_rows)
-
-
-@contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{folder} cannot be written to ({_one_line(error)}): {remedy_of(error)}."
-        ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from warehouse.errors import StorageError
+from warehouse.errors import StorageError, one_line
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -99,7 +99,6 @@ def _opened(address: str, compression: str | None = "infer") -> Iterator[BinaryI
     except StorageError:
         raise  # a ValueError too, but one that says already what is wrong
     except (OSError, EOFError, ValueError, ImportError) as error:
-        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
         raise StorageError(
-            f"the word vectors {address} cannot be read ({reason}); check the address."
+            f"the word vectors {address} cannot be read ({one_line(error)}); check the address."
         ) from error
