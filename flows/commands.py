@@ -573,7 +573,8 @@ def _leaderboard_rows(registry: "Registry", name: str) -> list[dict[str, Any]]:
 def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     """The versions of a model as a table, which is champion and why, and where to see more.
 
-    ``why`` is today's reason; where it is absent, the one that was written down at the promotion.
+    ``why`` is today's reason; where it is absent, the one that was written down at the promotion,
+    and what the last retraining came to, which may have left the champion where it was.
     """
     versions = registry.versions(name)
     scores = sorted({key for each in versions for key in each.metrics if key.startswith("test/")})
@@ -604,6 +605,8 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     for each in versions:
         if each.champion:
             say(f"champion: {why or each.tags.get('promotion_reason', 'no reason is known')}")
+    if not why and (last := registry.decision(name)):
+        say(f"last retraining, {last}")
     if len(origins) > 1 and "test/perplexity" in scores:
         say(
             "These versions differ in data, in the unit of text or in vocabulary: their "

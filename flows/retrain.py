@@ -364,6 +364,7 @@ def retrain(
             candidates,
             lambda ref: scored("valid", "champion", ref),
         )
+        registry.note_decision(name, f"{began:%Y-%m-%d %H:%M} UTC: {decision.reason}")
         report = RetrainReport(
             name=name,
             ingest=data.ingested,

@@ -76,7 +76,7 @@ def short_number(value: float | None) -> str:
     """Four digits, or all before the point; nothing where there is none."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 999.95 else f"{value:.4g}"
 
 
 class _PrintableFormatter(logging.Formatter):

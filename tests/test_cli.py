@@ -106,6 +106,9 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     assert run(trained, "predict", "demo", "a", "--version", "99") == 2
     assert run(trained, "rollback", "demo") == 2
     capsys.readouterr()
+    assert run(trained, "leaderboard", "demo") == 0
+    (last,) = (line for line in capsys.readouterr().out.splitlines() if "last retraining" in line)
+    assert "UTC: " in last and "It stays the champion." in last
     for command in (("leaderboard", "dmeo"), ("rollback", "dmeo"), ("promote", "dmeo", "1")):
         assert run(trained, *command) == 2
         assert "no registered model 'dmeo'" in (said := capsys.readouterr().err), said

@@ -509,6 +509,17 @@ def test_promotion_names_the_champion_and_the_one_before(registry: Registry, roo
     assert _by_number(registry)[1] == before
 
 
+def test_the_last_retraining_is_told_also_where_the_champion_stayed(
+    registry: Registry, root: Path
+) -> None:
+    with pytest.raises(StorageError, match="'talks' cannot show its last retraining"):
+        registry.note_decision("talks", "no such model")
+    registry.publish(publication(root))
+    assert registry.decision(NAME) == ""
+    registry.note_decision(NAME, "gru has the best\nvalidation score: lstm stays")
+    assert registry.decision(NAME) == "gru has the best validation score: lstm stays"
+
+
 def test_rollback_swaps_the_champions(registry: Registry, root: Path) -> None:
     with pytest.raises(StorageError, match=r"no registered model .*; nothing was published yet"):
         registry.rollback(NAME)
@@ -645,8 +656,10 @@ def test_a_server_that_does_not_answer_gets_a_sentence(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     remedy = "http://127.0.0.1:1 does not answer; start it or unset MLFLOW_TRACKING_URI"
-    with pytest.raises(StorageError, match=remedy):
-        Registry(tmp_path, "http://127.0.0.1:1")
+    for address in ("http://127.0.0.1:1", "http://me:secret@127.0.0.1:1"):
+        with pytest.raises(StorageError, match=remedy) as raised:
+            Registry(tmp_path, address)
+        assert "secret" not in str(raised.value)
 
 
 def test_a_moved_warehouse_still_works(registry: Registry, root: Path, tmp_path: Path) -> None:

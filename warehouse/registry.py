@@ -79,6 +79,7 @@ from warehouse.served_model import (
 
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
+DECISION = "last_retraining"
 DEFAULT_PAGES = "http://127.0.0.1:5000"
 
 
@@ -204,7 +205,7 @@ class Registry:
         self._local = tracking_uri is None
         self._uri = tracking_uri or _sqlite_uri(self._database)
         remote = urlsplit(self._uri).scheme in ("http", "https")
-        self._pages = (self._uri if remote else pages).rstrip("/")
+        self._pages = (_without_password(self._uri) if remote else pages).rstrip("/")
         with _sentence("the registry cannot be opened"):
             self._home.mkdir(parents=True, exist_ok=True)
             if self._local:
@@ -607,6 +608,19 @@ class Registry:
             self._set_version_tag(winner, "promotion_reason", f"rolled back from version {current}")
             return self._info(name, previous)
 
+    def note_decision(self, name: str, said: str) -> None:
+        """Show with a model what its last retraining came to, also where the champion stayed.
+
+        Raises StorageError when nothing was published under this name.
+        """
+        with _sentence(f"{name!r} cannot show its last retraining"), self._lock():
+            self._client.set_registered_model_tag(name, DECISION, _one_line(said)[:_LONGEST_TAG])
+
+    def decision(self, name: str) -> str:
+        """What the last retraining of a model came to; empty where nobody noted it."""
+        with _sentence(f"{name!r} cannot be read"):
+            return str(self._client.get_registered_model(name).tags.get(DECISION, ""))
+
     def _crown(self, info: VersionInfo, since: int | None) -> None:
         """Give the alias, and show it where MLflow's pages have no place for aliases."""
         if since is not None and since != info.version:
@@ -928,7 +942,8 @@ def _complaint(error: Exception) -> str:
     """What is wrong and what helps; MLflow hides what the database or the disk said in causes."""
     if server := _NO_ANSWER.search(str(error)):
         return (
-            f"the MLflow server {server[1]} does not answer; start it or unset MLFLOW_TRACKING_URI"
+            f"the MLflow server {_without_password(server[1])} does not answer; start it or unset "
+            "MLFLOW_TRACKING_URI"
         )
     cause: BaseException | None = error
     while cause is not None:
@@ -1124,6 +1139,12 @@ def _model_id(version: ModelVersion) -> str:
 def _nothing_published(name: str, names: list[str]) -> StorageError:
     known = f"there are {', '.join(names)}" if names else "nothing was published yet"
     return StorageError(f"there is no registered model {name!r}; {known}.")
+
+
+def _without_password(address: str) -> str:
+    """An address as it may stand in a log or on a page."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _label(info: VersionInfo) -> str:
