@@ -121,12 +121,14 @@ def _print_ingest(report: "IngestReport") -> None:
         ("rows accepted", report.num_accepted),
         ("rows rejected", report.num_rejected),
         *((f"  {reason}", count) for reason, count in report.rejected_by_reason.items()),
-        ("utterances dropped", report.num_dropped_utterances),
     ]
-    if report.num_withdrawn:
-        rows.append(("rows withdrawn", report.num_withdrawn))
-    if report.num_mended:
-        rows.append(("rows mended", report.num_mended))
+    for what, count in (
+        ("utterances dropped", report.num_dropped_utterances),
+        ("rows withdrawn", report.num_withdrawn),
+        ("rows mended", report.num_mended),
+    ):
+        if count:
+            rows.append((what, count))
     changes = report.changes.model_dump(mode="json")
     changes["renamed"] = [f"{old} -> {new}" for old, new in changes["renamed"].items()]
     for what, addresses in changes.items():

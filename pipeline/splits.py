@@ -153,10 +153,16 @@ def divide_pairs(
 
 def divide_in_order(num_rows: int, config: SplitsConfig) -> Division:
     """Divide rows that stand in an order: the last are test, those before them validation."""
-    test = num_rows - round(num_rows * config.test)
-    valid = test - round(num_rows * config.valid)
+    valid, test = _bounds(num_rows, config)
     train, valid_rows, test_rows = np.split(np.arange(num_rows), [valid, test])
     return Division({"train": train, "valid": valid_rows, "test": test_rows})
+
+
+def _bounds(num: int, config: SplitsConfig) -> tuple[int, int]:
+    """Where validation and where test begin among so many in order."""
+    test = num - round(num * config.test)
+    # Two shares that are both rounded up may be more than there is.
+    return max(0, test - round(num * config.valid)), test
 
 
 def rehearsed(
@@ -200,11 +206,10 @@ def _split_names(groups: list[str], config: SplitsConfig) -> tuple[NDArray[np.st
     distinct = list(dict.fromkeys(groups))
     if config.by == "hash":
         return split_of(distinct, config)[codes], codes
-    num_test = round(len(distinct) * config.test)
-    num_valid = round(len(distinct) * config.valid)
+    valid, test = _bounds(len(distinct), config)
     names = np.full(len(distinct), "train", dtype="<U5")
-    names[len(distinct) - num_test - num_valid :] = "valid"
-    names[len(distinct) - num_test :] = "test"
+    names[valid:] = "valid"
+    names[test:] = "test"
     return names[codes], codes
 
 

@@ -13,6 +13,7 @@ from pipeline.splits import (
     Division,
     Documents,
     dialogue_documents,
+    divide_in_order,
     divide_pairs,
     divide_texts,
     pair_documents,
@@ -273,3 +274,11 @@ def test_what_is_new_is_learnt_and_a_share_of_what_is_known() -> None:
     assert rehearsed(groups, known, 0.5, seed=1)[1][learnt].all()
     assert rehearsed(groups, known, 1.0, seed=1)[1].all()
     assert not rehearsed(groups, known, 0.0, seed=1)[1][:2000].any()
+
+
+@given(st.integers(0, 12), st.floats(0, 1), st.floats(0, 1))
+def test_every_row_of_an_order_has_one_split(num_rows: int, valid: float, test: float) -> None:
+    config = SplitsConfig(valid=valid, test=min(test, 1 - valid), by="chronological")
+    rows = divide_in_order(num_rows, config).rows
+    taken = [row for split in SPLITS for row in rows[split].tolist()]
+    assert taken == list(range(num_rows))
