@@ -615,3 +615,4 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
             "perplexities do not compare; bits per character do where the data is the same."
         )
     say(f"pages: tidemill ui, then {registry.page(name)}")
+    say(f"side by side: {registry.leaderboard_page(name)}")

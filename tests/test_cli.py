@@ -107,8 +107,10 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     assert run(trained, "rollback", "demo") == 2
     capsys.readouterr()
     assert run(trained, "leaderboard", "demo") == 0
-    (last,) = (line for line in capsys.readouterr().out.splitlines() if "last retraining" in line)
+    shown = capsys.readouterr().out
+    (last,) = (line for line in shown.splitlines() if "last retraining" in line)
     assert "UTC: " in last and "It stays the champion." in last
+    assert "side by side: http://127.0.0.1:5000/#/experiments/" in shown
     for command in (("leaderboard", "dmeo"), ("rollback", "dmeo"), ("promote", "dmeo", "1")):
         assert run(trained, *command) == 2
         assert "no registered model 'dmeo'" in (said := capsys.readouterr().err), said

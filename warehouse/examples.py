@@ -80,12 +80,6 @@ def utterance_texts(batch: pa.RecordBatch) -> tuple[Bytes, Offsets]:
     return utf8_column(batch.column("utterances").flatten())
 
 
-def utterance_strings(batch: pa.RecordBatch) -> list[str]:
-    """The same as strings."""
-    strings: list[str] = batch.column("utterances").flatten().to_pylist()
-    return strings
-
-
 def utterance_rows(batch: pa.RecordBatch, tokens: Tokens) -> pa.RecordBatch:
     """A batch of ``UTTERANCES`` from a batch of dialogues and the tokens of its utterances."""
     starts = batch.column("utterances").offsets.to_numpy()
