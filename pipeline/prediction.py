@@ -475,11 +475,11 @@ def _check_parameter(name: str, value: Any, kind: type) -> None:
         InputError: with what it can.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (kind is int and value != int(value)):
+    if not is_number or (kind is int and not float(value).is_integer()):
         raise InputError(f"{name} is {value!r}: give a {'whole ' if kind is int else ''}number")
     least = 0 if name in ("temperature", "seed") else 1
     if not least <= value < 2**31:
-        raise InputError(f"{name} is {value}: it must be at least {least}")
+        raise InputError(f"{name} is {value}: it must be at least {least} and below 2 ** 31")
 
 
 def _search(

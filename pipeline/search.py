@@ -25,6 +25,10 @@ FEWER = 0.9
 that takes longer than some idle rows."""
 
 
+class GaveUpError(Exception):
+    """A search has taken all the steps that it was allowed, and proved nothing."""
+
+
 class Memory(Protocol):
     """What a step function knows of ``B`` sentences beside the state."""
 
@@ -228,7 +232,7 @@ def exhaustive(
         max_steps: calls of ``step`` after which the search gives up.
 
     Raises:
-        RuntimeError: when ``max_steps`` calls did not prove a best hypothesis.
+        GaveUpError: when ``max_steps`` calls did not prove a best hypothesis.
     """
     longest = (max_tokens + 1) ** alpha
     best: Hypothesis | None = None
@@ -253,7 +257,7 @@ def exhaustive(
             if word != EOS and total > -float("inf") and bound > best.score:
                 count += 1
                 heapq.heappush(queue, (-bound, count, total, (*words, word), state))
-    raise RuntimeError(f"exhaustive search gave up after {max_steps} steps")
+    raise GaveUpError(f"exhaustive search gave up after {max_steps} steps")
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from torch import Tensor
 from .errors import InputError
 from .prediction import ContinuationPredictor, Predictor, Seq2SeqPredictor
 from .recurrent import Hidden
-from .search import Hypothesis, Memory, Step, beam, exhaustive, greedy
+from .search import GaveUpError, Hypothesis, Memory, Step, beam, exhaustive, greedy
 
 WIDTHS = (2, 5, 20)
 """Beams that are compared."""
@@ -96,7 +96,7 @@ def _exhaustive(
 ) -> Hypothesis | None:
     try:
         return exhaustive(step, memory, hidden, first, max_tokens=max_tokens, max_steps=MAX_STEPS)
-    except RuntimeError:
+    except GaveUpError:
         return None
 
 

@@ -14,7 +14,16 @@ from pipeline.problems.problem import padded_texts
 from pipeline.problems.seq2seq import EncoderDecoder
 from pipeline.ragged import Ragged
 from pipeline.recurrent import Hidden, NetworkConfig, Variant
-from pipeline.search import NEVER, Hypothesis, NoMemory, beam, exhaustive, greedy, sample
+from pipeline.search import (
+    NEVER,
+    GaveUpError,
+    Hypothesis,
+    NoMemory,
+    beam,
+    exhaustive,
+    greedy,
+    sample,
+)
 from pipeline.vocabulary import BOS, EOS
 
 WORDS, LONGEST = 7, 4
@@ -234,7 +243,7 @@ def test_a_hypothesis_keeps_its_log_probability() -> None:
 
 def test_exhaustive_search_gives_up_loudly() -> None:
     model = model_of(0, num_words=12)
-    with pytest.raises(RuntimeError, match="gave up after 2 steps"):
+    with pytest.raises(GaveUpError, match="gave up after 2 steps"):
         exhaustive(model.step, *encoded(model, [4]), FIRST, max_tokens=30, max_steps=2)
 
 

@@ -79,6 +79,9 @@ def test_any_file_system_can_be_read() -> None:
         ]
         for each in found:
             assert b"".join(block for block, _ in blocks(each)) == LINES
+    with pytest.raises(StorageError, match="holds a password") as refused:
+        find_sources(["ftp://li:geheim@example.org/a.jsonl"])
+    assert "geheim" not in str(refused.value)
     for absent in ("memory://corpus/c.jsonl", "memory://corpus/*.txt", "nowhere://x.jsonl"):
         with pytest.raises(StorageError, match=r"corpus|nowhere"):
             find_sources([absent])

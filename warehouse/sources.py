@@ -160,6 +160,12 @@ def _files_below(folder: str) -> list[str]:
 
 
 def _expand_remote(address: str) -> list[str]:
+    user, at, _ = address.split("://", 1)[1].partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        raise StorageError(
+            "The address of a source holds a password, which would be kept beside the data: give "
+            "it by the environment, such as FSSPEC_FTP_USERNAME and FSSPEC_FTP_PASSWORD."
+        )
     with _reading(address):
         system, path = fsspec.url_to_fs(address)
         scheme = address.partition("://")[0]
