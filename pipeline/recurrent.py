@@ -20,13 +20,15 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from . import kernels
+from . import cpu_layers
 from .errors import InputError
 from .regularisation import FeatureDropout, Regularised
 
 Hidden = tuple[Tensor, ...]
 
 KERNELS = ("torch", "textbook")
+"""torch's modules, or the cells of this file step by step. Training on a CPU, torch's modules are
+computed by :mod:`.cpu_layers` where that is faster: the same but for the order of sums."""
 EMBEDDINGS = ("learned", "frozen", "one_hot")
 OUTPUTS = ("full", "adaptive")
 RECURRENT_WEIGHTS = "weight_hh_l0"
@@ -521,8 +523,8 @@ class RecurrentStack(Regularised):
             found: tuple[Tensor, Hidden] = self._module(index)(inputs, start, lengths)
             return found
         assert isinstance(module, nn.RNNBase)
-        if kernels.runs_here(module, inputs, padded=lengths is not None):
-            states = kernels.run_layer(module, inputs, start, self._weights(index))
+        if cpu_layers.runs_here(module, inputs, padded=lengths is not None):
+            states = cpu_layers.run_layer(module, inputs, start, self._weights(index))
             if lengths is None:
                 return states[0], tuple(part[-1] for part in states)
             return states[0], tuple(_at_last_step(part, lengths) for part in states)

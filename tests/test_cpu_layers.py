@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.kernels import run_layer, runs_here
+from pipeline.cpu_layers import run_layer, runs_here
 from pipeline.recurrent import CELLS, STEP_WEIGHTS, RecurrentStack, Variant
 
 E, H, T, B = 5, 7, 6, 4
