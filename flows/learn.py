@@ -299,12 +299,9 @@ def learnt(job: TrainingJob) -> FitReport:
     observer = _Reporter(job.variant, num_epochs, keep, already, job.save_every_steps)
     found = fitted(job, TrainingState(*kept) if kept else None, observer)
     words = [read_vocabulary(tables, ref) for ref in job.vocabularies]
-    config = job.config
-    if isinstance(job.problem, Seq2Seq):
-        pairs = mapped_examples(job.root, job.train_ids)
-        config = config | {"length_ratio": job.problem.length_ratio(pairs)}
+    length_ratio = job.problem.length_ratio(mapped_examples(job.root, job.train_ids))
     checkpoint = checkpoints.save(
-        config,
+        job.config | {"length_ratio": length_ratio},
         found.weights,
         {name: each.to_json() for name, each in zip(VOCABULARIES, words, strict=False)}
         | {

@@ -408,6 +408,10 @@ class Problem(ABC):
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         """The rows that can be trained on, or scored: bool ``[N]``."""
 
+    def length_ratio(self, examples: Examples) -> float | None:
+        """How long an output may be for its input; None where outputs are no texts of their own."""
+        return None
+
     def resident(self, examples: Examples, device: torch.device) -> Examples:
         """``examples`` for batches that are made on ``device``."""
         return examples.to(device)
