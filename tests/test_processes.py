@@ -194,6 +194,8 @@ def test_processes_end_with_their_parent(
     root = untrained(prepared, tmp_path)
     parent = os.fork()
     if not parent:
+        # Where the tests run in the background, a shell has told them to ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             run(root, **changes)
         except KeyboardInterrupt:
