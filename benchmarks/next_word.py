@@ -29,7 +29,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from flows import export_client
-from pipeline.onnx_export import onnx_model
+from pipeline.onnx_export import has_preview, onnx_model
 from pipeline.prediction import ModelConfig, Predictor
 from pipeline.problems import LanguageModel
 from pipeline.recurrent import NetworkConfig, Variant
@@ -55,11 +55,11 @@ class Plain:
 
 
 def exported(
-    folder: Path, config: ModelConfig, weights: object, precision: str, words: str
+    folder: Path, config: ModelConfig, weights: object, precision: str, preview: bool, words: str
 ) -> Path:
-    folder = folder / precision
     folder.mkdir()
-    (folder / "model.onnx").write_bytes(onnx_model(config, weights, precision))
+    model = onnx_model(config, weights, precision, preview=preview)
+    (folder / "model.onnx").write_bytes(model)
     (folder / "vocabulary.json").write_text(words)
     meta = {"window": None, "first_id": EOS, "unknown_id": UNK}
     (folder / "meta.json").write_text(json.dumps(meta))
@@ -99,15 +99,17 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         clients, sizes = {}, {}
-        for precision in ("fp32", "int8"):
-            place = exported(Path(folder), config, weights, precision, words)
-            clients[precision] = export_client.NextWord(place)
-            sizes[precision] = (place / "model.onnx").stat().st_size / 1e6
+        kinds = {"fp32": ("fp32", False), "int8": ("int8", False)}
+        if has_preview(weights, "int8"):
+            kinds["int8, preview"] = ("int8", True)
+        for kind, (precision, preview) in kinds.items():
+            place = exported(Path(folder, kind), config, weights, precision, preview, words)
+            clients[kind] = export_client.NextWord(place)
+            sizes[kind] = (place / "model.onnx").stat().st_size / 1e6
     ways: dict[str, Callable[[int], None]] = {
         "nn.LSTM": plain,
         "session": typed,
-        "export fp32": by(clients["fp32"]),
-        "export int8": by(clients["int8"]),
+        **{f"export {kind}": by(client) for kind, client in clients.items()},
     }
     draws = np.random.default_rng(0).integers(len(vocabulary.words), size=parsed.steps).tolist()
     cpu: dict[str, list[float]] = {name: [] for name in ways}

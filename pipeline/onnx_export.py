@@ -12,7 +12,10 @@ next state (``next_h0`` ...). A window model becomes a *window*: ``words [T]`` g
 With ``int8`` every output of a matrix and every row of the embedding has a scale of its own, and
 what a matrix is multiplied with is brought to eight bits as it comes (dynamic quantisation). Of
 the eight bits weights use seven: so no sum of two products leaves 16 bits, where x86 processors
-without VNNI cut it off in silence.
+without VNNI cut it off in silence. Two products are then mostly saved: what the first layer makes
+of each word is kept as a table, and of a large output layer a *preview* finds the likely words,
+which alone get their logits from whole rows (SVD-softmax: Shim, Lee, Choi, Boo and Sung 2017); the
+others keep those of the preview.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +35,14 @@ OPSET, IR_VERSION = 17, 8
 """The oldest that have every operator used here; ONNX Runtime reads them since 1.12."""
 LARGEST_WEIGHT = 63
 """Of a quantised matrix: 2 * 255 * 63 is less than 2 ** 15."""
+MAX_TABLE = 2**25
+"""Numbers of the first layer's products of all words; a larger table is not worth its room."""
+MIN_PREVIEWED = 2**22
+"""Weights of an output layer from which on a preview saves more than it costs."""
+PREVIEW_SHARE = 6
+"""A preview has one of so many features."""
+NUM_PREVIEWED = 64
+"""Words whose logits come from whole rows."""
 MAX_BYTES = 2**31 - 1
 """A graph is one message of protobuf, which cannot be larger."""
 
@@ -60,12 +71,20 @@ def check_exportable(config: ModelConfig, precision: str) -> None:
     config.problem.check_recurrent(config.variant)
 
 
-def onnx_model(config: ModelConfig, weights: Mapping[str, Tensor], precision: str) -> bytes:
+def has_preview(weights: Mapping[str, Tensor], precision: str) -> bool:
+    """Whether an output layer is large enough for a preview."""
+    return precision == "int8" and weights["head.output.weight"].numel() >= MIN_PREVIEWED
+
+
+def onnx_model(
+    config: ModelConfig, weights: Mapping[str, Tensor], precision: str, *, preview: bool = False
+) -> bytes:
     """The graph of a checkpoint, as the content of a ``.onnx`` file.
 
     Args:
         weights: by the names of the model's state dict.
         precision: one of ``PRECISIONS``.
+        preview: of the output layer, with ``int8``.
 
     Raises:
         InputError: for a model that has no such graph or is too large for one, and where the
@@ -81,7 +100,7 @@ def onnx_model(config: ModelConfig, weights: Mapping[str, Tensor], precision: st
             "--precision int8"
         )
     graph = _Graph(quantised=precision == "int8")
-    network = _Network(graph, arrays, variant)
+    network = _Network(graph, arrays, variant, preview=preview)
     states: list[str] = []
     following: list[str] = []
     if isinstance(config.problem, NextWord):
@@ -126,9 +145,12 @@ class _Graph:
         return name
 
     def output(self, name: str, value: str, shape: Sequence[int]) -> None:
-        helper = self.onnx.helper
-        self.nodes.append(helper.make_node("Identity", [value], [name]))
-        self.outputs.append(helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape))
+        """Call a value by its name as an output, wherever it is used."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if each == value else each for each in names]
+        info = self.onnx.helper.make_tensor_value_info
+        self.outputs.append(info(name, self.onnx.TensorProto.FLOAT, shape))
 
     def constant(self, array: Array) -> str:
         name = f"constant_{len(self.constants)}"
@@ -174,6 +196,18 @@ class _Graph:
         sums = self.as_float(self.add("MatMulInteger", small, transposed, zero, zeros))
         return self.add("Mul", sums, self.add("Mul", scale, scales))
 
+    def products_of_rows(self, inputs: str, matrix: Array, rows: str, weight: str) -> str:
+        """``product`` of ``x [1, E]`` with some ``rows [1, N]`` of the matrix alone: ``[1, N]``."""
+        values, scales = _in_eight_bits(matrix, LARGEST_WEIGHT)
+        zero_of_rows = self.constant(np.zeros((), np.int8))
+        flat = self.add("Squeeze", rows, self.constant(np.array([0])))
+        found = self.add("Gather", self.constant(values), flat)
+        (small, scale, zero) = self.add_all("DynamicQuantizeLinear", (inputs,), 3)
+        transposed = self.add("Transpose", found, perm=[1, 0])
+        sums = self.add("MatMulInteger", small, transposed, zero, zero_of_rows)
+        scales_found = self.add("Gather", self.constant(scales), rows)
+        return self.add("Mul", self.as_float(sums), self.add("Mul", scale, scales_found))
+
     def rows(self, table: Array, words: str, weight: str) -> str:
         """Rows ``words [T]`` of ``table [V, E]``, which is called ``weight``: ``[T, E]``."""
         if not self.quantised:
@@ -210,13 +244,23 @@ def _in_eight_bits(matrix: Array, largest: int) -> tuple[Array, Array]:
     return np.rint(matrix / scales[:, None]).astype(np.int8), scales
 
 
+def _principal_directions(matrix: Array, count: int) -> Array:
+    """Orthonormal rows ``[count, C]``, along which the rows of ``matrix [R, C]`` are longest."""
+    wide = matrix.astype(np.float64)
+    # Ascending, by the eigenvalues.
+    return np.linalg.eigh(wide.T @ wide)[1][:, ::-1][:, :count].T.astype(np.float32)
+
+
 class _Network:
     """The formulas of :mod:`.recurrent` and of the models of both problems, as nodes."""
 
-    def __init__(self, graph: _Graph, weights: Mapping[str, Array], variant: Variant) -> None:
+    def __init__(
+        self, graph: _Graph, weights: Mapping[str, Array], variant: Variant, *, preview: bool
+    ) -> None:
         self.graph = graph
         self.weights = weights
         self.variant = variant
+        self.preview = preview
         self.num_states = CELLS[variant.cell].num_states
         self.num_gates = CELLS[variant.cell].num_gates
         self.hidden_size = weights["stack.layers.0.weight_hh_l0"].shape[1]
@@ -265,8 +309,26 @@ class _Network:
     def logits(self, features: str) -> str:
         if "head.projection.weight" in self.weights:
             features = self.product(features, "head.projection.weight")
+        if self.preview:
+            return self.previewed(features)
         scores = self.product(features, "head.output.weight")
         return self.plus(scores, self.weights["head.output.bias"])
+
+    def previewed(self, features: str) -> str:
+        """Logits ``[1, V]``: of the words that a preview finds likely by all features, ``[1, H]``,
+        and of the others by those few directions in which the rows of the output layer differ most.
+        """
+        graph, weight = self.graph, "head.output.weight"
+        matrix, bias = self.weights[weight], self.weights["head.output.bias"]
+        directions = _principal_directions(matrix, matrix.shape[1] // PREVIEW_SHARE)
+        narrow = graph.product(features, directions, "directions of the preview")
+        rough = graph.product(narrow, matrix @ directions.T, "preview")
+        rough = self.plus(rough, bias)
+        count = graph.constant(np.array([NUM_PREVIEWED]))
+        likely = graph.add_all("TopK", (rough, count), 2, sorted=0)[1]
+        whole = graph.products_of_rows(features, matrix, likely, weight)
+        whole = graph.add("Add", whole, graph.add("Gather", graph.constant(bias), likely))
+        return graph.add("ScatterElements", rough, likely, whole, axis=1)
 
     def product(self, inputs: str, weight: str) -> str:
         return self.graph.product(inputs, self.weights[weight], weight)
@@ -278,16 +340,28 @@ class _Network:
         """``W x + b`` of a layer and direction, ``[T, G*H]``; the first layers read ``words``."""
         name = f"stack.layers.{index}"
         weight = f"{name}.weight_ih_l0"
-        if inputs is None and "embedding.weight" not in self.weights:
-            # One-hot words pick columns.
-            summands = self.graph.rows(self.weights[weight].T, words, weight)
+        table = self.table(self.weights[weight]) if inputs is None else None
+        if table is not None:
+            summands = self.graph.rows(table, words, weight)
         else:
             if inputs is None:
-                table = self.weights["embedding.weight"]
-                inputs = self.graph.rows(table, words, "embedding.weight")
+                inputs = self.graph.rows(
+                    self.weights["embedding.weight"], words, "embedding.weight"
+                )
             summands = self.product(inputs, weight)
         summands = self.normed(summands, f"{name}.input_norm", 0, self.num_gates)
         return self.plus(summands, self.weights[f"{name}.bias_ih_l0"])
+
+    def table(self, matrix: Array) -> Array | None:
+        """What a first layer's ``matrix [G*H, E]`` makes of each word, ``[V, G*H]``; None where
+        that is not kept."""
+        if "embedding.weight" not in self.weights:
+            # One-hot words pick columns.
+            return matrix.T
+        words = self.weights["embedding.weight"]
+        if self.graph.quantised and len(words) * len(matrix) <= MAX_TABLE:
+            return words @ matrix.T
+        return None
 
     def recur(self, index: int, h: str, first: int = 0, last: int | None = None) -> str:
         """``U h + b`` of the gates from ``first`` up to ``last``, ``[1, n*H]``."""

@@ -162,6 +162,25 @@ def test_an_export_that_suggests_other_words_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["e"]
 
 
+def test_a_preview_that_misses_likely_words_stays_behind(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(root)
+    version = registry.find("stream")
+    assert not export(root, registry, version, tmp_path / "e", "int8").preview
+    monkeypatch.setattr("pipeline.onnx_export.MIN_PREVIEWED", 1)
+    monkeypatch.setattr("pipeline.onnx_export.NUM_PREVIEWED", 5)
+    monkeypatch.setattr(export_module, "NUM_OFFERED", 3)
+    monkeypatch.setattr(export_module, "MIN_OVERLAP", 0.9)
+    # A preview of all features is as good as none; one of a single feature is not.
+    for share, preview in ((1, True), (32, False)):
+        monkeypatch.setattr("pipeline.onnx_export.PREVIEW_SHARE", share)
+        report = export(root, registry, version, tmp_path / "e", "int8")
+        meta = json.loads((tmp_path / "e" / "meta.json").read_text(encoding="utf-8"))
+        assert (report.preview, meta["preview"]) == (preview, preview)
+        assert report.overlap is not None and report.overlap >= 0.9
+
+
 def test_without_validation_rows_only_fp32_goes_out(root: Path, tmp_path: Path) -> None:
     registry = Registry(root)
     version, elsewhere = registry.find("window", 1), tmp_path / "warehouse"

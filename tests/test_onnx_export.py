@@ -9,8 +9,15 @@ import onnxruntime
 import pytest
 import torch
 
+from pipeline import onnx_export
 from pipeline.errors import InputError
-from pipeline.onnx_export import LARGEST_WEIGHT, _in_eight_bits, check_exportable, onnx_model
+from pipeline.onnx_export import (
+    LARGEST_WEIGHT,
+    _in_eight_bits,
+    check_exportable,
+    has_preview,
+    onnx_model,
+)
 from pipeline.prediction import ModelConfig
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem
 from pipeline.recurrent import NetworkConfig
@@ -103,6 +110,54 @@ def test_int8_takes_a_quarter_of_the_room() -> None:
     weights = model_of(config).state_dict()
     large, small = (len(onnx_model(config, weights, name)) for name in ("fp32", "int8"))
     assert small < 0.28 * large
+
+
+@pytest.mark.parametrize("problem", [LanguageModel(), NextWord(window=4)])
+def test_likely_words_keep_their_logits_behind_a_preview(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "NUM_PREVIEWED", 8)
+    config = config_of(problem, "lstm-2")
+    weights = model_of(config).state_dict()
+    # Rows that differ mostly in the few directions of a preview, and in all a little.
+    few, noise = 16 // onnx_export.PREVIEW_SHARE, torch.randn(NUM_WORDS, 16)
+    weights["head.output.weight"] = torch.randn(NUM_WORDS, few) @ torch.randn(few, 16) + noise / 50
+    if isinstance(problem, NextWord):
+        contexts = [[2, 2, 39, 7], [2, 39, 7, 12], [39, 7, 12, 30]]
+        run = [
+            [
+                run_window(onnx_model(config, weights, "int8", preview=preview), words)[0]
+                for words in contexts
+            ]
+            for preview in (False, True)
+        ]
+    else:
+        run = [
+            run_steps(onnx_model(config, weights, "int8", preview=preview), [3, 7, 39, 7, 0, 12])
+            for preview in (False, True)
+        ]
+    for whole, previewed in zip(*run, strict=True):
+        same = np.isclose(whole, previewed, atol=1e-5)
+        assert 8 <= same.sum() < NUM_WORDS
+        assert same[np.argsort(-whole)[:4]].all()
+        assert np.corrcoef(whole, previewed)[0, 1] > 0.98
+
+
+def test_a_preview_is_for_large_layers_in_eight_bits() -> None:
+    weights = {"head.output.weight": torch.empty(10_000, 650)}
+    assert has_preview(weights, "int8") and not has_preview(weights, "fp32")
+    assert not has_preview({"head.output.weight": torch.empty(10_000, 200)}, "int8")
+
+
+def test_a_table_of_products_is_kept_where_it_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(LanguageModel(), "gru", NetworkConfig(64, 32))
+    weights = model_of(config).state_dict()
+    kept = run_steps(onnx_model(config, weights, "int8"), [3, 7, 39])
+    size = len(onnx_model(config, weights, "int8"))
+    monkeypatch.setattr(onnx_export, "MAX_TABLE", NUM_WORDS * 3 * 32 - 1)
+    assert len(onnx_model(config, weights, "int8")) > size
+    for one, other in zip(kept, run_steps(onnx_model(config, weights, "int8"), [3, 7, 39])):
+        np.testing.assert_allclose(one, other, atol=0.1)
 
 
 def test_each_row_has_a_scale_of_its_own() -> None:
