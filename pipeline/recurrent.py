@@ -470,7 +470,7 @@ class RecurrentStack(Regularised):
             hidden = self.initial_hidden(inputs.shape[1])
         turn = None if lengths is None else reversal(lengths, len(inputs))
         on_host = None
-        if lengths is not None and self.cell.num_states > 1:
+        if lengths is not None and isinstance(self.layers[0], nn.LSTM):
             on_host = lengths.cpu()
         finals: list[Hidden] = []
         for layer in range(self.num_layers):

@@ -3,17 +3,28 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
 from pipeline.precision import Precision, matmul_precision
-from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
+from pipeline.problems import (
+    Classification,
+    LanguageModel,
+    NextWord,
+    Problem,
+    Seq2Seq,
+    Tagging,
+)
 from pipeline.problems.problem import Examples, padded_texts, score_tokens
 from pipeline.problems.seq2seq import EncoderDecoder, PairBatches
 from pipeline.ragged import Ragged
@@ -798,6 +809,69 @@ def test_data_that_lie_on_the_device_train_the_same_bits(
     )
     there = run(problem, variant, training=training, validation=validation, **settings)
     assert same(there, run(problem, variant, **settings))
+
+
+class Afar(TorchFunctionMode):
+    """Takes tensors of ``meta``, which hold nothing that a host could read, for those of a GPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.Tensor.is_cuda.__get__:
+            return args[0].device.type == "meta"
+        return func(*args, **(kwargs or {}))
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses an operation on tensors of several devices; torch itself overlooks some on meta."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        devices = {each.device.type for each in tensors if each.dim()}
+        assert len(devices) < 2 or "copy" in str(func), f"{func} mixes {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("problem", "variant", "network", "regularisation"),
+    [
+        *(
+            (problem, variant, settings.get("network"), settings.get("regularisation"))
+            for problem, variant, settings in SETTINGS
+            # torch's LSTMs over padded texts are packed by the host.
+            if not (isinstance(problem, Seq2Seq) and "lstm" in variant)
+        ),
+        (Seq2Seq(), "bilstm-attention-textbook", None, None),
+        (Classification(), "bigru-2", None, None),
+        (Classification(), "gru-attention", None, None),
+        (Tagging(), "bigru", None, None),
+    ],
+)
+def test_a_step_reads_nothing_back_from_its_device(
+    problem: Problem,
+    variant: str,
+    network: NetworkConfig | None,
+    regularisation: RegularisationConfig | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = torch.device("meta")
+    enabled = torch.is_autocast_enabled
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind != "meta" and enabled(kind))
+    monkeypatch.setattr(torch, "autocast", lambda kind, **rest: nullcontext())
+    examples = corpus(30, 1, paired=len(problem.columns) == 2)
+    model = problem.build(Variant.parse(variant), network or NetworkConfig(8, 12, 0.3), [V, V])
+    model.prepare(examples)
+    model.regularise(regularisation or RegularisationConfig())
+    model.to(device)
+    with Afar(), OneDevice():
+        batches = problem.training_batches(
+            problem.resident(examples, device), 4, np.random.default_rng(0)
+        )
+        hidden = None
+        for index in range(3):
+            objective, _, hidden = model.objective(batches[index].to(device), hidden)
+            objective.backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+    with pytest.raises(RuntimeError, match="meta"), Afar():
+        float(objective)
 
 
 @pytest.mark.gpu
