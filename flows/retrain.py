@@ -64,6 +64,7 @@ from flows.profile import (
 )
 from flows.publish import Candidate, Decision, checkpoint_of, decide, publication_of
 from flows.reports import markdown_table, show_report
+from pipeline.cuda_graphs import check_recordable
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.parallel import check_processes, num_gpus
@@ -198,6 +199,8 @@ def retrain(
         check_settings(problem, variant, network, regularisation)
     on = resolve_device(device)
     check_precision(training.precision, on)
+    if training.cuda_graph:
+        check_recordable(problem, network, on)
     check_processes(training.num_processes, on)
     if parallel < 1:
         raise InputError(f"parallel is {parallel}: it must be at least 1")

@@ -50,6 +50,7 @@ class Forecasting(Problem):
     kinds: ClassVar[tuple[str, ...]] = ("series",)
     columns: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[str] = "mase"
+    fixed_shapes: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("last_value", "seasonal_naive", "autoregression")
     loss: ClassVar[str] = "squared error"
     input_vectors: ClassVar[str] = ""

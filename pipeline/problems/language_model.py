@@ -56,6 +56,7 @@ class LanguageModel(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
+    fixed_shapes: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("ngram",)
 
     name: Literal["language_model"] = "language_model"

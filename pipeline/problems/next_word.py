@@ -43,6 +43,7 @@ class NextWord(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("dialogues", "text")
     decides: ClassVar[str] = "bits_per_character"
+    fixed_shapes: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("ngram",)
 
     name: Literal["next_word"] = "next_word"

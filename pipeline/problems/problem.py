@@ -344,6 +344,8 @@ class Problem(ABC):
     """The metric by which a champion is chosen, measured on validation."""
     baselines: ClassVar[tuple[str, ...]] = ()
     """The kinds of baselines that make sense here."""
+    fixed_shapes: ClassVar[bool] = False
+    """Whether all batches of an epoch but the last have one shape."""
     input_vectors: ClassVar[str] = "embedding.weight"
     """The weight that holds the vectors of the words read; empty where no words are."""
     regularisations: ClassVar[tuple[str, ...]] = tuple(
