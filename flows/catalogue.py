@@ -53,6 +53,14 @@ DEFAULT_WAREHOUSE = ".warehouse"
 MODEL_NAME = re.compile(r"\w[\w.-]{0,99}")
 """What the registry, the tables and a file system all take as the name of a model."""
 
+ONE = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+MANY = {
+    int: "a list of whole numbers, such as [1, 2]",
+    float: "a list of numbers, such as [0.1, 0.2]",
+    str: 'a list of texts, such as ["a", "b"]',
+}
+"""The types of settings in a person's words: one value, and a list."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -328,12 +336,38 @@ def _typed(value: Any, hint: Any, place: str) -> Any:
         return TypeAdapter(member or hint).validate_python(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join([place, *(str(part) for part in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":
-            raise InputError(message) from error
-        got = repr(first["input"])
-        raise InputError(f"{path}: {message}, not {got:.80}") from error
+            raise InputError(first["msg"].removeprefix("Value error, ")) from error
+        raise InputError(_wrong_type(value, hint, place, first["loc"])) from error
+
+
+def _wrong_type(value: Any, hint: Any, place: str, path: Iterable[int | str]) -> str:
+    """A sentence on what lies at ``path`` below a setting, and what its innermost name stands for.
+
+    An item of a list has no name of its own: the sentence is about the list.
+    """
+    for key in path:
+        fields = _fields(hint, value) if isinstance(value, Mapping) else None
+        if fields is None or key not in fields or key not in value:
+            break
+        value, hint, place = value[key], fields[str(key)], f"{place}.{key}"
+    given = "null" if value is None else f"{value!r:.80}"
+    return f"{place} is {given}: it must be {_in_words(hint)}"
+
+
+def _in_words(hint: Any) -> str:
+    """What a setting of a type can be, for people who write JSON or YAML."""
+    classes = [each for each in _alternatives(hint) if dataclasses.is_dataclass(each)]
+    if len(classes) > 1:
+        return f"a mapping whose name is one of {', '.join(sorted(map(_tag, classes)))}"
+    if classes:
+        names = sorted(each.name for each in dataclasses.fields(classes[0]) if each.init)
+        return f"a mapping with some of {', '.join(names)}"
+    if type(None) in get_args(hint):
+        return " or ".join([*map(_in_words, _alternatives(hint)), "null"])
+    if get_origin(hint) in (list, tuple):
+        return MANY[get_args(hint)[0]]
+    return "a mapping of names to texts" if _is_mapping(hint) else ONE[hint]
 
 
 def _plain(value: Any) -> Any:
@@ -364,7 +398,7 @@ def _member(hint: Any, value: Mapping[str, Any]) -> Any:
         return classes[0] if classes else None
     by_name = {_tag(each): each for each in classes}
     name = value.get("name")
-    if name not in by_name:
+    if not isinstance(name, str) or name not in by_name:
         raise InputError(f"there is no {name!r}: give a name, one of {', '.join(sorted(by_name))}")
     return by_name[name]
 

@@ -1,6 +1,6 @@
 """The catalogue as a person edits it: every slip is refused with what would be right."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from flows.catalogue import (
     tracking_uri,
     warehouse_root,
 )
+from flows.retrain import retrain
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,10 +237,27 @@ def test_one_setting_is_changed_and_its_neighbours_kept(
         ({"problem.carry": True}, "'carry' is not one of name, size"),
         ({"problem.name": "other"}, "there is no 'other': give a name, one of stream, window"),
         ({"training.num_epochs": 0}, "training.num_epochs is 0: it must be at least 1"),
-        ({"training.num_epochs": "many"}, "training.num_epochs: Input should be a valid integer"),
+        (
+            {"training.num_epochs": "many"},
+            "training.num_epochs is 'many': it must be a whole number",
+        ),
+        ({"training.num_epochs": 1.5}, "training.num_epochs is 1.5: it must be a whole number"),
+        ({"training.num_epochs": None}, "training.num_epochs is null: it must be a whole number"),
+        ({"training.clip_norm": [1]}, "training.clip_norm is [1]: it must be a number or null"),
+        ({"training": 5}, "is 5: it must be a mapping with some of betas, clip_norm, num_epochs"),
+        ({"training": {"betas": [1, "x"]}}, "training.betas is [1, 'x']: it must be a list of num"),
+        (
+            {"problem": "window"},
+            "problem is 'window': it must be a mapping whose name is one of st",
+        ),
+        ({"problem.size": "x"}, "problem.size is 'x': it must be a whole number"),
+        (
+            {"records": {"fields": {"a": 1}}},
+            "records.fields is {'a': 1}: it must be a mapping of n",
+        ),
         ({"training": {"epochs": 1}}, "no setting training.epochs"),
         ({"training": {"schedule": {"rate": 1}}}, "no setting training.schedule.rate"),
-        ({"variants": "lstm"}, "variants: Input should be a valid list, not 'lstm'"),
+        ({"variants": "lstm"}, "variants is 'lstm': it must be a list of texts, such as ["),
         ({"problem": {"size": 3}}, "give a name, one of stream, window"),
         ({"name": "../x"}, "name is '../x': the name of a model has up to 100 letters"),
         ({"name": "字" * 70}, "the name of a model has up to 100 letters"),
@@ -250,6 +268,19 @@ def test_a_wrong_setting_is_one_sentence(overrides: dict[str, Any], message: str
         checked(apply_overrides(PARAMETERS, overrides, SIGNATURE), SIGNATURE)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_setting_has_a_type_that_can_be_told() -> None:
+    real = signature_of(retrain)
+    base = catalogue().parameters_of("demo")
+    for key, settings in checked(base, real).items():
+        for each in fields(settings) if is_dataclass(settings) else ():
+            wrong = apply_overrides(base, {f"{key}.{each.name}": {"x": [1]}}, real)
+            with pytest.raises(InputError) as caught:
+                checked(wrong, real)
+            assert f"{key}.{each.name} is {{'x': [1]}}: it must be " in str(caught.value) or (
+                each.name == "name"
+            )
 
 
 def test_a_missing_parameter_is_named() -> None:
