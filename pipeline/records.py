@@ -64,6 +64,15 @@ REASONS = {
 """Why a row is rejected: the code and what it says."""
 
 SPLITS = ("train", "valid", "test")
+_OTHER_FILE = {
+    "missing_key": "Say what the file holds (records.kind), or what its fields are called "
+    "(records.fields)",
+    "not_json": "Write a JSON object a line, or end the file's name as its format does, such as "
+    ".csv or .txt",
+    "not_object": "Write a JSON object a line",
+    "unknown_label": "Add its labels to records.labels",
+}
+"""What to do about a file all of whose rows are rejected, for one reason above all."""
 RAW_BYTES = 4096
 """How much of a rejected line is kept."""
 
@@ -867,9 +876,13 @@ def check_rejected(
     frequent = ", ".join(f"{REASONS[code]} ({n})" for code, n in reasons.most_common(3))
     share = num_rejected / num_rows
     allowed = f"at most {config.max_rejected:.1%} may be" if num_accepted else "none is left"
+    reason = reasons.most_common(1)[0][0]
     remedy = "Correct the rows"
-    if reasons.most_common(1)[0][0] == "not_utf8":
+    if reason == "not_utf8":
         remedy = "Convert the file to UTF-8 (iconv)"
+    elif not num_accepted:
+        # Not one row fits: the file is another one than was said, not full of slips.
+        remedy = _OTHER_FILE.get(reason, remedy)
     if num_accepted:
         remedy += f" or allow more: --set records.max_rejected={math.ceil(share * 100) / 100:g}"
     raise InputError(
