@@ -535,13 +535,18 @@ def test_rollback_swaps_the_champions(registry: Registry, root: Path) -> None:
     assert loser.aliases == ("lstm", "previous_champion")
     assert loser.tags["rolled_back"].endswith("to version 1")
     assert "champion" not in loser.tags
+    assert loser.description.endswith("champion**: better\n\n**Rolled back**: to version 1")
+    assert back.description.endswith("the first\n\n**Champion again**: rolled back from version 2")
     assert registry.load(NAME).info.version == 1
 
     assert registry.rollback(NAME).version == 2
     assert "rolled_back" not in _by_number(registry)[2].tags
     assert "rolled_back" in _by_number(registry)[1].tags
     registry.promote(NAME, 1, "the first")
-    assert "rolled_back" not in _by_number(registry)[1].tags
+    again = _by_number(registry)[1]
+    assert "rolled_back" not in again.tags
+    assert again.description.endswith("**Promoted to champion**: the first")
+    assert again.description.count("the first") == 1
 
 
 def test_a_wrong_question_gets_a_sentence(published: Path, tmp_path: Path) -> None:

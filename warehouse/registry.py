@@ -574,11 +574,7 @@ class Registry:
             finished = "promoted_at" in info.tags and "rolled_back" not in info.tags
             if current == info.version and finished:
                 return
-            note = f"**Promoted to champion**: {_one_line(reason)}"
-            if note not in info.description:
-                self._client.update_model_version(
-                    name, str(info.version), f"{info.description}\n\n{note}"
-                )
+            self._tell(info, f"**Promoted to champion**: {_one_line(reason)}")
             self._drop_version_tag(info, "rolled_back")
             self._set_version_tag(info, "promotion_reason", _one_line(reason))
             self._set_version_tag(info, "promoted_at", _now_text())
@@ -602,11 +598,20 @@ class Registry:
             loser, winner = self._info(name, current), self._info(name, previous)
             self._crown(winner, since=current)
             self._set_alias(name, PREVIOUS_CHAMPION, current)
+            self._tell(loser, f"**Rolled back**: to version {previous}")
+            self._tell(winner, f"**Champion again**: rolled back from version {current}")
             self._set_version_tag(loser, "rolled_back", f"{_now_text()}, to version {previous}")
             self._drop_version_tag(winner, "rolled_back")
             self._set_version_tag(winner, "promoted_at", _now_text())
             self._set_version_tag(winner, "promotion_reason", f"rolled back from version {current}")
             return self._info(name, previous)
+
+    def _tell(self, info: VersionInfo, note: str) -> None:
+        """Put a paragraph at the end of a version's page, once."""
+        before = [each for each in info.description.split("\n\n") if each != note]
+        told = "\n\n".join([*before, note])
+        if told != info.description:
+            self._client.update_model_version(info.name, str(info.version), told)
 
     def note_decision(self, name: str, said: str) -> None:
         """Show with a model what its last retraining came to, also where the champion stayed.
