@@ -274,7 +274,7 @@ class ProcessLocks(LockManager):
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 if deadline is None:
                     fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -40,7 +40,7 @@ from pipeline.records import (
     check_rejected,
     read_block,
 )
-from warehouse.durable import replace_file
+from warehouse.durable import permitted, replace_file
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten
 from warehouse.records import (
@@ -421,9 +421,12 @@ def mended_rows(root: Path, name: str) -> dict[tuple[str, int], str]:
     """The corrected rows that are kept for `name`, by the file and the line that they replace."""
     path = root / "mended" / f"{checked_name(name)}.json"
     try:
-        kept = [MendedRow.model_validate(each) for each in json.loads(path.read_bytes())]
+        with permitted(path):
+            kept = [MendedRow.model_validate(each) for each in json.loads(path.read_bytes())]
     except FileNotFoundError:
         return {}
+    except StorageError:
+        raise
     except (ValueError, OSError) as error:
         raise StorageError(f"{path} is damaged: remove it and mend the rows again.") from error
     return {(row.file, row.line): row.raw for row in kept}
@@ -669,7 +672,8 @@ def _head(tables: Tables, name: str) -> Snapshot | None:
 def last_ingest(root: Path, name: str) -> LastIngest:
     """What is remembered of the last ingests of a name; empty where there was none."""
     try:
-        return LastIngest.model_validate_json(_note_path(root, name).read_bytes())
+        with permitted(_note_path(root, name)):
+            return LastIngest.model_validate_json(_note_path(root, name).read_bytes())
     except (FileNotFoundError, ValidationError):
         # Nothing depends on it but what is told about the changes.
         return LastIngest()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.prediction import Predictor
 from pipeline.search_comparison import SearchResult, compare_searches
 from warehouse.checkpoints import read_checkpoint
+from warehouse.durable import open_aside
 from warehouse.registry import LoadedModel, Registry, VersionInfo
 
 BATCH_SIZE = 256
@@ -83,7 +83,7 @@ def predict_file(
 def _predict_file(
     model: LoadedModel, source: Path, target: Path, parameters: Mapping[str, Any]
 ) -> int:
-    descriptor, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    descriptor, aside = open_aside(target.parent, f".{target.name}.")
     try:
         num_texts = 0
         with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
@@ -96,7 +96,7 @@ def _predict_file(
             os.fsync(file.fileno())
         os.replace(aside, target)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
     return num_texts
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from warehouse.durable import ASIDE, make_folder, storage_errors, sync_path
+from warehouse.durable import make_aside, make_folder, storage_errors, sync_path
 from warehouse.errors import StorageError, one_line, remedy_of
 
 _MANIFEST = "manifest.json"
@@ -61,7 +60,7 @@ class Arrays:
         """
         with storage_errors(self._folder):
             make_folder(self._folder)
-            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._folder))
+            aside = make_aside(self._folder)
             try:
                 digests = {}
                 for name, array in arrays.items():
@@ -103,7 +102,7 @@ class Arrays:
             if not folder.is_dir() or self.load(folder.name) is not None:
                 return
             # Whoever has the damaged files mapped keeps them: they lose their name only.
-            gone = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self._folder))
+            gone = make_aside(self._folder)
             folder.rename(gone / folder.name)
             aside.rename(folder)
             shutil.rmtree(gone, ignore_errors=True)

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from warehouse.durable import ASIDE, sync_path
+from warehouse.durable import ASIDE, make_aside, permitted, sync_path
 from warehouse.errors import StorageError
 
 CONFIG = "config.json"
@@ -55,12 +54,18 @@ class CheckpointRef(BaseModel, frozen=True):
         return self.digest
 
     def intact(self, root: str | Path) -> bool:
-        """Whether the directory is there and holds as many bytes as were written."""
+        """Whether the directory is there and holds as many bytes as were written.
+
+        Raises StorageError when this user may not read it.
+        """
         directory = Path(root) / self.path
-        files = (CONFIG, WEIGHTS, HISTORY)
-        return all((directory / name).is_file() for name in files) and (
-            _num_bytes(directory) == self.num_bytes
-        )
+        try:
+            with permitted(directory):
+                for name in (CONFIG, WEIGHTS, HISTORY):
+                    (directory / name).open("rb").close()
+                return _num_bytes(directory) == self.num_bytes
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,11 @@ class Checkpoints:
 
     def _generations(self, key: str) -> list[int]:
         folder = self._state_folder(key)
-        if not folder.is_dir():
+        try:
+            with permitted(folder):
+                return [int(name) for name in os.listdir(folder) if name.isdecimal()]
+        except FileNotFoundError:
             return []
-        return [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
 
 
 def checkpoint_digest(
@@ -205,17 +212,23 @@ def read_checkpoint(directory: str | Path) -> Checkpoint:
     """
     directory = Path(directory)
     try:
-        vocabularies = {
-            path.stem: path.read_text(encoding="utf-8")
-            for path in sorted(directory.glob("*.json"))
-            if path.name not in (CONFIG, HISTORY)
-        }
-        return Checkpoint(
-            config=json.loads((directory / CONFIG).read_text(encoding="utf-8")),
-            weights=load_file(directory / WEIGHTS),
-            vocabularies=vocabularies,
-            history=json.loads((directory / HISTORY).read_text(encoding="utf-8")),
-        )
+        with permitted(directory):
+            config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+            vocabularies = {
+                path.stem: path.read_text(encoding="utf-8")
+                for path in sorted(directory.glob("*.json"))
+                if path.name not in (CONFIG, HISTORY)
+            }
+            # Safetensors calls a file missing that it may not read.
+            (directory / WEIGHTS).open("rb").close()
+            return Checkpoint(
+                config=config,
+                weights=load_file(directory / WEIGHTS),
+                vocabularies=vocabularies,
+                history=json.loads((directory / HISTORY).read_text(encoding="utf-8")),
+            )
+    except StorageError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise StorageError(
             f"checkpoint {directory} cannot be read ({error}); run the training again."
@@ -227,12 +240,15 @@ _STATE_FILES = ("tensors.safetensors", "scalars.json")
 
 def _read_state(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     try:
-        sums = json.loads((directory / "sums.json").read_text(encoding="utf-8"))
-        contents = {name: (directory / name).read_bytes() for name in _STATE_FILES}
+        with permitted(directory):
+            sums = json.loads((directory / "sums.json").read_text(encoding="utf-8"))
+            contents = {name: (directory / name).read_bytes() for name in _STATE_FILES}
         if any(hashlib.sha256(contents[name]).hexdigest() != sums[name] for name in _STATE_FILES):
             return None
         scalars = json.loads(contents["scalars.json"].decode())
         return tensors_from_bytes(contents["tensors.safetensors"]), scalars
+    except StorageError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
@@ -263,7 +279,7 @@ def _writing(what: str, parent: Path) -> Iterator[Path]:
 def _locked_directory(parent: Path) -> Iterator[Path]:
     """A fresh directory that carries its writer's lock, so that a living one is never swept."""
     while True:
-        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=parent))
+        aside = make_aside(parent)
         try:
             handle = os.open(aside, os.O_RDONLY)
         except FileNotFoundError:
@@ -295,10 +311,11 @@ def _sweep(parent: Path) -> None:
 
 def _publish(aside: Path, directory: Path) -> None:
     """Make the files in `aside` durable, then give them their name in one step."""
+    # Safetensors keeps files to their owner; the folder has what the umask allows.
+    mode = aside.stat().st_mode & 0o666
     for path in aside.iterdir():
-        path.chmod(0o644)
+        path.chmod(mode)
         sync_path(path)
-    aside.chmod(0o755)
     sync_path(aside)
     if directory.exists():
         if _is_whole(directory):

@@ -2,11 +2,13 @@
 
 Whoever reads sees the old or the new content, whole; whoever is killed leaves nothing but a
 remainder whose name begins with ``ASIDE``.
+
+Who may read and write a file or folder is what the umask of its maker says, as with any program's.
 """
 
 import contextlib
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, payload: bytes, mode: int = 0o600) -> None:
+def replace_file(path: Path, payload: bytes) -> None:
     """Give a small file its new content, durably: a reader sees the old or the new one, whole.
 
     Raises:
@@ -52,11 +54,31 @@ def replace_file(path: Path, payload: bytes, mode: int = 0o600) -> None:
         make_folder(path.parent)
         aside = write_aside(path.parent, payload)
         try:
-            aside.chmod(mode)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
         sync_path(path.parent)
+
+
+def open_aside(folder: Path, prefix: str = ASIDE) -> tuple[int, Path]:
+    """A new, empty file in a folder, open for writing: its descriptor, and where it lies.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    aside = folder / f"{prefix}{uuid.uuid4().hex}"
+    return os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), aside
+
+
+def make_aside(folder: Path) -> Path:
+    """A new, empty folder in a folder.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    aside = folder / f"{ASIDE}{uuid.uuid4().hex}"
+    aside.mkdir()
+    return aside
 
 
 def write_aside(folder: Path, payload: bytes) -> Path:
@@ -65,8 +87,7 @@ def write_aside(folder: Path, payload: bytes) -> Path:
     Raises:
         OSError: the folder cannot be written to.
     """
-    descriptor, name = tempfile.mkstemp(prefix=ASIDE, dir=folder)
-    aside = Path(name)
+    descriptor, aside = open_aside(folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
@@ -77,6 +98,21 @@ def write_aside(folder: Path, payload: bytes) -> Path:
         aside.unlink(missing_ok=True)
         raise
     return aside
+
+
+@contextlib.contextmanager
+def permitted(path: Path) -> Iterator[None]:
+    """What this user may not read inside becomes a StorageError that says so.
+
+    It must not count as missing or damaged: its owner, or another user, has it whole.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise StorageError(
+            f"{error.filename or path} may not be read by this user: have its owner allow it, or "
+            "choose another warehouse (--warehouse)."
+        ) from error
 
 
 @contextlib.contextmanager

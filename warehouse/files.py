@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from warehouse.durable import replace_file
+from warehouse.durable import permitted, replace_file
 
 
 class FileRef(BaseModel, frozen=True):
@@ -25,9 +25,15 @@ class FileRef(BaseModel, frozen=True):
         return self.digest
 
     def intact(self, root: str | Path) -> bool:
-        """Whether the file is there and holds what its name says."""
+        """Whether the file is there and holds what its name says.
+
+        Raises:
+            StorageError: this user may not read it.
+        """
+        path = Path(root) / self.path
         try:
-            payload = (Path(root) / self.path).read_bytes()
+            with permitted(path):
+                payload = path.read_bytes()
         except OSError:
             return False
         return hashlib.sha256(payload).hexdigest() == self.digest
@@ -43,8 +49,7 @@ def keep_file(root: str | Path, folder: str, suffix: str, payload: bytes) -> Fil
     ref = FileRef(digest=digest, num_bytes=len(payload), path=f"{folder}/{digest[:16]}.{suffix}")
     if ref.intact(root):
         return ref
-    # A web server of another user shall be able to show it.
-    replace_file(Path(root) / ref.path, payload, mode=0o644)
+    replace_file(Path(root) / ref.path, payload)
     return ref
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from warehouse.durable import replace_file
+from warehouse.durable import permitted, replace_file
 from warehouse.errors import StorageError
 
 _FORMAT = 1
@@ -32,7 +32,8 @@ class Forgotten:
         self.rows: dict[str, set[str]] = {}
         self.lines: set[str] = set()
         try:
-            record = json.loads(self._path.read_bytes())
+            with permitted(self._path):
+                record = json.loads(self._path.read_bytes())
             if record["format"] != _FORMAT:
                 raise StorageError(f"{self._path} was written by a newer version: update this one.")
             self.rows = {group: set(digests) for group, digests in record["rows"].items()}

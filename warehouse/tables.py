@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +31,8 @@ from warehouse.columns import Offsets, dictionary_column
 from warehouse.durable import (
     ASIDE,
     make_folder,
+    open_aside,
+    permitted,
     replace_file,
     storage_errors,
     sync_path,
@@ -70,7 +71,11 @@ class TableRef(BaseModel, frozen=True):
         return self.digest
 
     def intact(self, root: str | Path) -> bool:
-        """Whether the table is there, whole by its footer, and says that it is this one."""
+        """Whether the table is there, whole by its footer, and says that it is this one.
+
+        Raises:
+            StorageError: this user may not read it.
+        """
         return _footer_matches(Path(root) / self.path, self.digest, self.num_rows)
 
 
@@ -247,9 +252,11 @@ class Tables:
     ) -> Iterator[pq.ParquetFile]:
         path = self.root / ref.path
         try:
-            with pq.ParquetFile(
-                path, page_checksum_verification=True, read_dictionary=list(dictionaries)
-            ) as file:
+            with permitted(path):
+                opened = pq.ParquetFile(
+                    path, page_checksum_verification=True, read_dictionary=list(dictionaries)
+                )
+            with opened as file:
                 names = file.schema_arrow.names
                 lacking = [name for name in columns or () if name not in names]
                 if lacking:
@@ -468,7 +475,8 @@ class Tables:
 
     def _numbers(self, name: str) -> list[int]:
         try:
-            entries = os.listdir(self._folder(name))
+            with permitted(self._folder(name)):
+                entries = os.listdir(self._folder(name))
         except FileNotFoundError:
             return []
         return sorted(int(entry[:12]) for entry in entries if _NUMBER.fullmatch(entry))
@@ -476,7 +484,8 @@ class Tables:
     def _record(self, name: str, number: int) -> Snapshot:
         path = self._folder(name) / f"{number:012d}.json"
         try:
-            record = json.loads(path.read_bytes())
+            with permitted(path):
+                record = json.loads(path.read_bytes())
             if record.pop("format") != FORMAT:
                 raise StorageError(
                     f"{path} is of another version of Tidemill: use that one, or a new warehouse."
@@ -515,7 +524,7 @@ class Tables:
         """
         with storage_errors(self.root):
             make_folder(self.root)
-            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
                 fcntl.flock(descriptor, (fcntl.LOCK_EX | fcntl.LOCK_NB) if alone else fcntl.LOCK_SH)
@@ -615,8 +624,7 @@ class TableWriter:
         plain = {field.name for field in schema if PLAIN.items() <= (field.metadata or {}).items()}
         with storage_errors(self._folder):
             make_folder(self._folder)
-            descriptor, aside = tempfile.mkstemp(prefix=ASIDE, dir=self._folder)
-            self._aside = Path(aside)
+            descriptor, self._aside = open_aside(self._folder)
             self._file = os.fdopen(descriptor, "wb")
             self._parquet = pq.ParquetWriter(
                 self._file,
@@ -699,7 +707,8 @@ class TableWriter:
 
 def _footer_matches(path: Path, digest: str, num_rows: int) -> bool:
     try:
-        footer = pq.read_metadata(path)
+        with permitted(path):
+            footer = pq.read_metadata(path)
     except (OSError, pa.ArrowException):
         return False
     named = (footer.metadata or {}).get(_DIGEST_KEY, b"").decode()
