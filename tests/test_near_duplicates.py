@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import near_duplicates, text
@@ -48,7 +48,6 @@ def edited(draw: random.Random, original: str, num_edits: int) -> str:
 
 
 @given(texts_of_few_letters, st.sampled_from([0.5, 0.8, 1.0]), st.data())
-@settings(deadline=None)
 def test_every_near_copy_is_one(texts: list[str], threshold: float, data: st.DataObject) -> None:
     of = np.array([data.draw(st.booleans()) for _ in texts], bool)
     found = near_copies(Sketches.of(Utf8.of(texts)), of, threshold)
@@ -62,7 +61,6 @@ def test_every_near_copy_is_one(texts: list[str], threshold: float, data: st.Dat
 
 
 @given(texts_of_few_letters, st.sampled_from([0.5, 0.8, 1.0]))
-@settings(deadline=None)
 def test_of_a_group_the_first_stays(texts: list[str], threshold: float) -> None:
     everything = np.ones(len(texts), bool)
     found = later_near_duplicates(Sketches.of(Utf8.of(texts)), everything, threshold)

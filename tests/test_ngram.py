@@ -110,7 +110,7 @@ def test_every_token_has_the_probability_of_the_paper(order: int, begin: int) ->
     assert rows.exp().sum(1).numpy() == pytest.approx(1, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=9), min_size=1, max_size=8),
     order=st.integers(1, 5),
@@ -250,7 +250,7 @@ def test_wikitext_2_at_its_measured_perplexity(shared_data: Path) -> None:
     assert math.exp(nats) == pytest.approx(224.4, abs=0.1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(0, 12))
 def test_a_word_stands_where_its_probability_puts_it(seed: int, order: int, num_texts: int) -> None:
     model = KneserNey(order, V)

@@ -55,7 +55,7 @@ def test_words_are_no_markup_and_no_formula() -> None:
     assert "\\u202eevil\\x1b[2J" in shown
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.text(max_size=25))
 def test_any_text_can_be_drawn(text: str) -> None:
     plot = bars("Words", "of 1,000", [(text, 1.0)])

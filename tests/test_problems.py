@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -85,7 +85,6 @@ def wanted_targets(rows: list[list[int]], with_end: bool) -> list[tuple[int, int
     return sorted(wanted)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5), st.sampled_from(["language_model", "next_word", "seq2seq"]))
 def test_scoring_meets_every_target_exactly_once(
     rows: list[list[int]], batch_size: int, name: str
@@ -95,7 +94,6 @@ def test_scoring_meets_every_target_exactly_once(
     assert sorted(seen_targets(batches)) == wanted_targets(rows, name != "next_word")
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5), st.integers(0, 9))
 def test_training_meets_every_target_of_every_usable_row_once(
     rows: list[list[int]], batch_size: int, seed: int
@@ -118,7 +116,6 @@ def test_a_stream_gives_each_token_the_one_before_it() -> None:
     assert inputs == [EOS, *targets[:-1]]
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5), st.integers(1, 9), st.integers(0, 9))
 def test_a_random_partition_meets_every_target_behind_its_offset_once(
     rows: list[list[int]], batch_size: int, bptt: int, seed: int
@@ -149,7 +146,6 @@ def test_pieces_come_in_another_order_each_time() -> None:
     assert firsts(1) != firsts(2)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5), st.integers(1, 40), st.integers(0, 9))
 def test_varied_lengths_cut_the_same_streams(
     rows: list[list[int]], batch_size: int, bptt: int, seed: int
@@ -716,7 +712,6 @@ def test_weights_are_tied_through_a_projection() -> None:
     assert model.window_features(torch.zeros(5, 2, dtype=torch.int32)).shape == (2, 4)
 
 
-@settings(deadline=None)
 @given(texts, st.integers(1, 5))
 def test_every_label_is_met_exactly_once(rows: list[list[int]], batch_size: int) -> None:
     labels = Classification()

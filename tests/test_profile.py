@@ -90,7 +90,7 @@ def test_every_character_has_one_class() -> None:
     assert classes_of([]).shape == (0, len(CLASSES))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(max_size=12), max_size=8), st.integers(0, 8))
 def test_counts_add_up(texts: list[str], cut: int) -> None:
     config = TextConfig(unit="char")
@@ -99,7 +99,7 @@ def test_counts_add_up(texts: list[str], cut: int) -> None:
     assert joined(parts) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=60))
 def test_lengths_are_exact(numbers: list[int]) -> None:
     lengths = lengths_of(Tally.of(np.array(numbers)))

@@ -95,7 +95,7 @@ def test_exhaustive_search_and_the_widest_beam_find_the_best(seed: int, alpha: f
     assert [each.score for each in many] == pytest.approx([each.score for each in best], abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(4, 8), max_size=5), min_size=1, max_size=5),
     st.integers(1, 5),
@@ -121,7 +121,7 @@ def test_a_batch_gives_what_each_sentence_gives_alone(
         assert [one.score for one in found] == pytest.approx([one.score for one in alone])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(4, 8), max_size=4), st.integers(1, LONGEST)),

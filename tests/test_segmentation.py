@@ -90,7 +90,7 @@ def own_jieba(jieba_tokenizer):
 
 @pytest.mark.parametrize("hmm", [True, False])
 @given(texts=st.lists(ANY_TEXT, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text(segmenter, jieba_tokenizer, hmm, texts):
     assert_same(segmenter, jieba_tokenizer, texts, hmm)
 

@@ -98,7 +98,7 @@ def shares_of(candidates: list[Candidate]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("variant", STREAMS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(actions=ACTIONS)
 def test_a_carried_state_gives_what_the_whole_text_gives(
     variant: str, actions: list[tuple[str, Any]]
@@ -111,7 +111,7 @@ def test_a_carried_state_gives_what_the_whole_text_gives(
 
 
 @pytest.mark.parametrize("variant", WINDOWS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(actions=ACTIONS)
 def test_a_window_gives_what_predict_gives(variant: str, actions: list[tuple[str, Any]]) -> None:
     predictor = WINDOW_PREDICTORS[variant]

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
@@ -50,7 +50,6 @@ def test_frequent_words_stay_whole(subwords: Subwords) -> None:
 
 
 @given(text=ANY_TEXT)
-@settings(deadline=None)
 def test_pieces_are_the_text(subwords: Subwords, text: str) -> None:
     pieces = subwords.cut(text)
     assert "".join(pieces) == text
@@ -66,7 +65,6 @@ def test_pieces_are_the_text(subwords: Subwords, text: str) -> None:
     ],
 )
 @given(texts=st.lists(ANY_TEXT, max_size=6))
-@settings(deadline=None)
 def test_a_column_is_cut_as_its_rows_are(
     subwords: Subwords, config: TextConfig, texts: list[str]
 ) -> None:
@@ -84,7 +82,6 @@ def test_a_column_is_cut_as_its_rows_are(
 
 
 @given(texts=st.lists(ANY_TEXT, max_size=6))
-@settings(deadline=None)
 def test_uncut_texts_are_one_token_each(texts: list[str]) -> None:
     config = TextConfig(unit="subword")
     column = Utf8.of(["x", *texts]).rows(1, len(texts) + 1)

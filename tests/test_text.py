@@ -72,7 +72,6 @@ def test_each_step_can_be_left_out():
 
 
 @given(ANY_TEXT)
-@settings(deadline=None)
 def test_normalising_again_changes_nothing_but_markup(text):
     steps = [step for step in DEFAULT_STEPS if step not in ("tags", "entities")]
     once = normalise(text, steps)
@@ -124,7 +123,7 @@ def test_settings_read_from_json_are_equal():
 
 
 @given(st.lists(ANY_TEXT, max_size=5), STEPS, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_normalise_batch_is_normalise_row_by_row(texts, steps, lowercase):
     config = TextConfig(normalisation=steps, lowercase=lowercase)
     expected = [normalise(text, steps) for text in texts]
@@ -258,7 +257,6 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 @given(text=ANY_TEXT)
-@settings(deadline=None)
 def test_nothing_is_lost(config, text):
     tokenizer = Tokenizer(config)
     assert tokenizer.detokenise(tokenizer.tokenize(text)) == tokenizer.normalise(text)
@@ -267,7 +265,6 @@ def test_nothing_is_lost(config, text):
 
 @pytest.mark.parametrize("config", CONFIGS)
 @given(texts=st.lists(ANY_TEXT, max_size=6))
-@settings(deadline=None)
 def test_tokenize_batch_is_tokenize_row_by_row(config, texts):
     tokenizer = Tokenizer(config)
     data, token_offsets, list_offsets = tokenizer.tokenize_batch(Utf8.of(texts))
@@ -281,7 +278,6 @@ def test_tokenize_batch_is_tokenize_row_by_row(config, texts):
 
 
 @given(st.lists(st.text(max_size=4), max_size=4))
-@settings(deadline=None)
 def test_any_english_tokens_can_be_joined(tokens):
     Tokenizer(TextConfig(language="en")).detokenise(tokens)
 
@@ -290,7 +286,7 @@ def test_any_english_tokens_can_be_joined(tokens):
     ("language", "unit"),
     [("zh", "word"), ("zh", "char"), ("en", "word"), ("en", "char"), ("en", "whitespace")],
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=5))
 def test_tokens_stand_for_all_characters_of_their_text(
     language: str, unit: str, texts: list[str]
