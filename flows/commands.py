@@ -604,6 +604,8 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
         ],
         right=("version", *titles),
     )
+    if scores:
+        say("scores: on the test split; the champion is chosen on the validation split")
     for each in versions:
         if each.champion:
             say(f"champion: {why or each.tags.get('promotion_reason', 'no reason is known')}")

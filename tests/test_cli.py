@@ -110,6 +110,7 @@ def test_from_training_to_rollback(trained: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     (last,) = (line for line in shown.splitlines() if "last retraining" in line)
     assert "UTC: " in last and "It stays the champion." in last
+    assert "scores: on the test split; the champion is chosen on the validation split" in shown
     assert "side by side: http://127.0.0.1:5000/#/experiments/" in shown
     for command in (("leaderboard", "dmeo"), ("rollback", "dmeo"), ("promote", "dmeo", "1")):
         assert run(trained, *command) == 2
