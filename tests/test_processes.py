@@ -22,6 +22,7 @@ from pipeline.problems import LanguageModel
 from pipeline.recurrent import NetworkConfig
 from pipeline.text import TextConfig
 from pipeline.training import TrainingConfig
+from warehouse.registry import Registry
 
 SETTINGS: dict[str, Any] = {
     "name": "characters",
@@ -30,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "network": NetworkConfig(8, 12, 0.1),
     "training": TrainingConfig(num_epochs=6, batch_size=16, learning_rate=0.01, patience=None),
     "text": TextConfig(unit="char"),
-    "save_every_steps": 5,
+    "save_every_steps": 25,
 }
 TWO = TrainingConfig(
     num_epochs=6, batch_size=16, learning_rate=0.01, patience=None, num_processes=2
@@ -42,7 +43,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A warehouse whose data is ready, and in which three variants were trained in this process."""
     root = tmp_path_factory.mktemp("prepared")
     lines = (SAMPLES / "dialogues.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (root / "talks.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
+    (root / "talks.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
+    # To make a registry takes longer than to copy one.
+    Registry(root)
+    subprocess.run(["cp", "-r", str(root / "mlflow"), str(root / "empty registry")], check=True)
     run(root)
     return root
 
@@ -64,6 +68,7 @@ def untrained(prepared: Path, tmp_path: Path) -> Path:
     subprocess.run(["cp", "-r", str(prepared), str(root)], check=True)
     gone = ("checkpoints", "mlflow", "results/train", "results/score")
     subprocess.run(["rm", "-rf", *(str(root / name) for name in gone)], check=True)
+    (root / "empty registry").rename(root / "mlflow")
     return root
 
 
