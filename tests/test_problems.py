@@ -237,6 +237,22 @@ def test_attention_weighs_states_before_or_after_its_output_weights() -> None:
     assert torch.allclose(attention(queries, memory), wanted, atol=1e-6)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["dot", "additive"])
+@pytest.mark.parametrize("sizes", [(256, 256), (64, 64), (512, 256)])
+def test_attention_begins_with_features_as_large_as_its_queries(
+    kind: str, sizes: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    key_size, query_size = sizes
+    attention = Attention(kind, key_size, query_size)
+    states, queries = 0.1 * torch.randn(32, 8, key_size), 0.1 * torch.randn(32, 4, query_size)
+    mask = torch.zeros(32, 8, dtype=torch.bool)
+    memory = Memory(states[:, 0], *attention.keys_and_values(states), mask)
+    features = attention(queries, memory)
+    assert 0.9 < float(features.std() / queries.std()) < 1.6
+
+
 def test_pairs_are_batched_with_little_padding_on_either_side() -> None:
     generator = np.random.default_rng(0)
     lengths = generator.integers(4, 20, 3000)

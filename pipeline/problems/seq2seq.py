@@ -42,6 +42,8 @@ EXTRA_WORDS = 5
 """Words that an output may have beyond its share of the source's, whatever the source."""
 LONGER = 0.001
 """The share of training targets that an output of greatest length may be shorter than."""
+TANH_GAIN = nn.init.calculate_gain("tanh")
+"""5 / 3: what weights under a tanh are multiplied by at first, since it makes signals smaller."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,12 @@ class Memory(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Weights over source states for every query; the beams of a sentence are just more queries."""
+    """Weights over source states for every query; the beams of a sentence are just more queries.
+
+    ``combine`` begins as in Glorot and Bengio (2010, equation 16), times ``TANH_GAIN``. As torch
+    begins a linear layer, attentional features would be a third as large, and every word is scored
+    from these: a first epoch then teaches much less (docs/ablation.md).
+    """
 
     def __init__(self, kind: str, key_size: int, query_size: int) -> None:
         super().__init__()
@@ -268,6 +275,7 @@ class Attention(nn.Module):
         if kind == "additive":
             self.query = nn.Linear(query_size, query_size)
             self.vector = nn.Linear(query_size, 1, bias=False)
+        nn.init.xavier_uniform_(self.combine.weight, TANH_GAIN)
 
     def forward(self, queries: Tensor, memory: Memory) -> Tensor:
         """``queries [B, K, H]`` to attentional features ``[B, K, H]`` (Luong 2015, equation 5).
