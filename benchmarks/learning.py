@@ -35,6 +35,7 @@ from translation import BEAM, SIZE, prepare, tidemill_parts
 
 sys.path.insert(0, str(ROOT))
 
+from pipeline import prediction
 from pipeline.prediction import ModelConfig, Seq2SeqPredictor
 from pipeline.problems import seq2seq
 from pipeline.problems.problem import order_by_length
@@ -106,6 +107,7 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "scores not scaled": (Attention, "weights", unscaled),
     "directions joined": (EncoderDecoder, "_bridged", joined),
     "no <eos> behind a source": (seq2seq, "padded_texts", without_eos),
+    "nor in a search": (prediction, "padded_texts", without_eos),
     "batches by source": (Seq2Seq, "training_batches", by_source),
 }
 
@@ -118,7 +120,12 @@ class Way:
     patches: tuple[str, ...] = ()
 
 
-LIKE_OPENNMT = ("scores not scaled", "directions joined", "no <eos> behind a source")
+LIKE_OPENNMT = (
+    "scores not scaled",
+    "directions joined",
+    "no <eos> behind a source",
+    "nor in a search",
+)
 WAYS = {
     "as it is": Way(),
     "all as torch begins it": Way((torchs_attention,)),
