@@ -139,7 +139,7 @@ WAYS = {
     "Glorot for tanh, orthogonal": Way((glorot(5 / 3), orthogonal)),
     "uniform 0.1": Way((uniform,)),
     "uniform 0.1, batches by source": Way((uniform,), ("batches by source",)),
-    "uniform 0.1, all as OpenNMT-py": Way((uniform,), LIKE_OPENNMT),
+    "uniform 0.1, like OpenNMT-py": Way((uniform,), LIKE_OPENNMT),
 }
 
 
