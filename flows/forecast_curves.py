@@ -36,7 +36,8 @@ def show_forecast_curves(
     files = {"forecasts.html": drawn.page, "forecasts.png": drawn.picture}
     paths = {file: Path(steps.root) / ref.path for file, ref in files.items()}
     for version, _ in forecasts:
-        registry.attach(version, "forecasts", drawn.page.path, paths)
+        # A version keeps those of the retraining that made it, which may have had more variants.
+        registry.attach(version, "forecasts", drawn.page.path, paths, replace=False)
     return drawn
 
 

@@ -61,7 +61,8 @@ def show_learning_curves(
     files = {"learning_curves.html": drawn.page, "learning_curves.png": drawn.picture}
     paths = {file: Path(steps.root) / ref.path for file, ref in files.items()}
     for version, _ in trained:
-        registry.attach(version, "learning_curves", drawn.page.path, paths)
+        # A version keeps those of the retraining that made it, which may have had more variants.
+        registry.attach(version, "learning_curves", drawn.page.path, paths, replace=False)
     return drawn
 
 

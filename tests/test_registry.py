@@ -322,6 +322,8 @@ def test_files_are_shown_with_a_version(registry: Registry, root: Path, tmp_path
 
     assert shown() == "<p>first"
     page.write_text("<p>second")
+    registry.attach(version, "profile", "profiles/2e.html", files, replace=False)
+    assert shown() == "<p>first"
     registry.attach(version, "profile", "profiles/2e.html", files)
     assert shown() == "<p>second"
     address = registry.artifact_page(version, "profile.html")

@@ -248,7 +248,15 @@ class Registry:
             new=new,
         )
 
-    def attach(self, version: Version, tag: str, value: str, files: Mapping[str, Path]) -> None:
+    def attach(
+        self,
+        version: Version,
+        tag: str,
+        value: str,
+        files: Mapping[str, Path],
+        *,
+        replace: bool = True,
+    ) -> None:
         """Show files among the artifacts of a version's run, and say in a tag what they are.
 
         Where the tag has this value already the files are there, and nothing is done. Older files
@@ -257,12 +265,14 @@ class Registry:
         Args:
             value: names the content of the files.
             files: name on the page -> file.
+            replace: files of another content; otherwise those that are shown already stay.
 
         Raises StorageError when the store refuses.
         """
         with _sentence(f"{', '.join(files)} cannot be shown with {version.name!r}"), self._lock():
             run = self._client.get_run(version.run_id)
-            if run.info.lifecycle_stage != "active" or run.data.tags.get(tag) == value:
+            shown = run.data.tags.get(tag)
+            if run.info.lifecycle_stage != "active" or shown == value or (shown and not replace):
                 return
             with tempfile.TemporaryDirectory(prefix="tidemill-") as staging:
                 for name, file in files.items():
