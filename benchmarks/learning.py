@@ -1,25 +1,22 @@
 """What initial weights and other small things change in how fast a translation is learnt.
 
     python benchmarks/learning.py PAIRS.jsonl [--epochs 1] [--seeds 2] [--ways "NAME;..."]
-        [--results learning.jsonl] [--opennmt STEPS.pt]
+        [--results learning.jsonl]
 
 The pairs, vocabularies and network of translation.py (the encoder of 2 x 128 features, nothing
 fed); 1,000 sources of the training pairs are held out to validate, and the test pairs are not
 touched. Every cell trains one network and notes the loss on validation, nats a word, <eos>
 included, and the BLEU of a beam of 5, over characters, after each epoch. A finished cell is a line
-of the results file and is not trained again. --opennmt scores weights that OpenNMT-py has trained
-on `train.*` of the folder --folder, in this network and with this beam.
+of the results file and is not trained again.
 """
 
 import argparse
 import json
 import math
-import pickle
 import random
 import statistics
 import sys
 import tempfile
-import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +39,7 @@ from pipeline.problems.problem import order_by_length
 from pipeline.problems.seq2seq import Attention, EncoderDecoder, PairBatches, Seq2Seq
 from pipeline.ragged import Ragged
 from pipeline.text import TextConfig
-from pipeline.training import Observer, TrainingConfig, fit, mean_loss
+from pipeline.training import Observer, TrainingConfig, fit
 from pipeline.vocabulary import PAD
 
 NUM_VALID = 1_000
@@ -120,12 +117,6 @@ class Way:
     patches: tuple[str, ...] = ()
 
 
-LIKE_OPENNMT = (
-    "scores not scaled",
-    "directions joined",
-    "no <eos> behind a source",
-    "nor in a search",
-)
 WAYS = {
     "as it is": Way(),
     "all as torch begins it": Way((torchs_attention,)),
@@ -139,7 +130,10 @@ WAYS = {
     "Glorot for tanh, orthogonal": Way((glorot(5 / 3), orthogonal)),
     "uniform 0.1": Way((uniform,)),
     "uniform 0.1, batches by source": Way((uniform,), ("batches by source",)),
-    "uniform 0.1, like OpenNMT-py": Way((uniform,), LIKE_OPENNMT),
+    "uniform 0.1, like OpenNMT-py": Way(
+        (uniform,),
+        ("scores not scaled", "directions joined", "no <eos> behind a source", "nor in a search"),
+    ),
 }
 
 
@@ -182,14 +176,10 @@ def translated(parts: SimpleNamespace, model: EncoderDecoder, references: list[s
     return [bleu, statistics.mean(len(output.split()) for output in outputs)]
 
 
-def built(parts: SimpleNamespace) -> EncoderDecoder:
-    sizes = [len(each) for each in parts.vocabularies]
-    return parts.problem.build(parts.variant, parts.network, sizes)
-
-
 def learn(folder: Path, way: Way, seed: int, num_epochs: int) -> dict[str, Any]:
     """Losses and BLEU after each epoch."""
-    parts = parts_of(folder)
+    task = {"folder": str(folder), "encoder": SIZE // 2, "input_feeding": False}
+    parts = tidemill_parts(SimpleNamespace(**task))
     references = (folder / "test.tgt").read_text(encoding="utf-8").splitlines()
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in PATCHES.values()]
     kind = type(parts.problem)
@@ -211,7 +201,8 @@ def learn(folder: Path, way: Way, seed: int, num_epochs: int) -> dict[str, Any]:
 
         def save(self, state: Callable[[], Any]) -> None:
             if self.epochs > len(bleu):
-                model = built(parts)
+                sizes = [len(each) for each in parts.vocabularies]
+                model = parts.problem.build(parts.variant, parts.network, sizes)
                 tensors = state().tensors.items()
                 model.load_state_dict(
                     {n.removeprefix("model/"): t for n, t in tensors if n.startswith("model/")}
@@ -234,85 +225,19 @@ def learn(folder: Path, way: Way, seed: int, num_epochs: int) -> dict[str, Any]:
     return {"losses": [row["metrics"]["valid/loss"] for row in fitted.history], "bleu": bleu}
 
 
-def parts_of(folder: Path) -> SimpleNamespace:
-    task = {"folder": str(folder), "encoder": SIZE // 2, "input_feeding": False}
-    return tidemill_parts(SimpleNamespace(**task))
-
-
-class _Absent:
-    """What stands in a checkpoint for objects of a program that is not installed here."""
-
-    def __init__(self, *given: Any, **named: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-class _WeightsAlone(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return super().find_class(module, name)
-        except (ImportError, AttributeError):
-            return _Absent
-
-
-def from_opennmt(checkpoint: Path) -> dict[str, Tensor]:
-    """The weights of an OpenNMT-py checkpoint by our names; its specials are two ids the other
-    way round."""
-    reader = types.SimpleNamespace(Unpickler=_WeightsAlone, load=pickle.load, __name__="reader")
-    kept = torch.load(checkpoint, map_location=CPU, weights_only=False, pickle_module=reader)
-    theirs, scores = kept["model"], kept["generator"]
-
-    def rows(weights: Tensor) -> Tensor:
-        return weights[[1, 0, *range(2, len(weights))]]
-
-    found = {
-        "attention.key.weight": theirs["decoder.attn.linear_in.weight"].T.contiguous(),
-        "attention.combine.weight": theirs["decoder.attn.linear_out.weight"],
-        "head.output.weight": rows(scores["weight"]),
-        "head.output.bias": rows(scores["bias"]),
-    }
-    for ours, side in (("source", "encoder"), ("target", "decoder")):
-        name = f"{side}.embeddings.make_embedding.emb_luts.0.weight"
-        found[f"{ours}_embedding.weight"] = rows(theirs[name])
-    layers = ("encoder", 0, ""), ("encoder", 1, "_reverse"), ("decoder", 0, "")
-    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
-        for side, layer, ending in layers:
-            found[f"{side}.layers.{layer}.{name}"] = theirs[f"{side}.rnn.{name}{ending}"]
-    return found
-
-
-def of_opennmt(folder: Path, checkpoint: Path) -> str:
-    for name in LIKE_OPENNMT:
-        setattr(*PATCHES[name])
-    parts = parts_of(folder)
-    model = built(parts)
-    # Only the bridge is not theirs, and is not used.
-    model.load_state_dict(from_opennmt(checkpoint), strict=False)
-    loss = mean_loss(parts.problem, model, parts.test, 64, CPU)
-    references = (folder / "test.tgt").read_text(encoding="utf-8").splitlines()
-    bleu, words = translated(parts, model, references)
-    return f"{checkpoint.name}: loss {loss:.3f}, BLEU {bleu:.1f}, {words:.1f} words"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", type=Path)
-    parser.add_argument("--folder", type=Path, help="where the prepared pairs are kept")
     parser.add_argument("--results", type=Path, default=Path("learning.jsonl"))
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--ways", default=";".join(WAYS), help="names, divided by ;")
-    parser.add_argument("--opennmt", type=Path, help="a checkpoint of OpenNMT-py to be scored")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(asked.folder or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(scratch)
         prepare(asked.pairs, folder)
         hold_out(folder)
-        if asked.opennmt:
-            print(of_opennmt(folder, asked.opennmt))
-            return
         cells: dict[tuple[Any, ...], dict[str, Any]] = {}
         if asked.results.exists():
             for line in asked.results.read_text(encoding="utf-8").splitlines():
