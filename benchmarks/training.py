@@ -26,7 +26,7 @@ from pipeline.problems import LanguageModel
 from pipeline.problems.problem import Examples
 from pipeline.ragged import Ragged
 from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.training import TrainingConfig, _Loop
+from pipeline.training import Loop, TrainingConfig
 
 V, STEPS = 10_000, 4
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def loop(size: int, batch: int, network: dict[str, Any], training: dict[str, Any
     torch.manual_seed(0)
     model = problem.build(variant, NetworkConfig(size, size, 0.2, **network), [V])
     config = TrainingConfig(batch_size=batch, **training)
-    found = _Loop(problem, variant, model.train(), config, CPU, Ranks(CPU))
+    found = Loop(problem, variant, model.train(), config, CPU, Ranks(CPU))
     batches = problem.training_batches(examples, batch, np.random.default_rng(0))
     return found, [batches[index] for index in range(STEPS)], examples
 
@@ -68,7 +68,7 @@ def measure(size: int, batch: int, rounds: int) -> None:
         for (found, batches, _), speed in zip(made, speeds, strict=True):
             began = time.process_time()
             for each in batches:
-                found._step([each], 0.0)
+                found.step([each], 0.0)
             seconds = time.process_time() - began
             if number:
                 speed.append(sum(each.num_targets for each in batches) / seconds)
@@ -84,10 +84,10 @@ def measure(size: int, batch: int, rounds: int) -> None:
 def profile(size: int, batch: int, way: int) -> None:
     name, network, training = WAYS[way]
     trained, batches, _ = loop(size, batch, network, training)
-    trained._step(batches[:1], 0.0)
+    trained.step(batches[:1], 0.0)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         for each in batches:
-            trained._step([each], 0.0)
+            trained.step([each], 0.0)
     print(name)
     print(
         seen.key_averages().table(

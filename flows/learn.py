@@ -19,6 +19,7 @@ from flows.prepare import (
     word_rows,
 )
 from flows.processes import TrainingProcesses
+from pipeline.batch_size import largest_batch_size
 from pipeline.evaluation import EvaluationConfig, evaluate
 from pipeline.prediction import Predictor
 from pipeline.problems import (
@@ -193,6 +194,39 @@ def align_vectors(root: str, vectors: VectorFile, vocabulary: VocabularyRef) -> 
     num_found = int((~np.isnan(found[:, 0])).sum())
     logger.info("%d of %d words have a given vector", num_found, len(words))
     return tables.write([vectors_table(np.concatenate((specials, found)))])
+
+
+class BatchSizeReport(BaseModel, frozen=True):
+    """The batch size that fits a budget, and the bytes that training with it takes a process."""
+
+    batch_size: int
+    num_bytes: int
+
+
+@cached_task(also=_problem_module)
+def find_batch_size(
+    root: str,
+    memory_gb: float,
+    problem: Problem,
+    variant: Variant,
+    network: NetworkConfig,
+    training: TrainingConfig,
+    regularisation: RegularisationConfig,
+    vocabularies: Sequence[VocabularyRef],
+    train_ids: TableRef,
+) -> BatchSizeReport:
+    """The largest batch with which a variant's training takes at most ``memory_gb`` a process."""
+    found = largest_batch_size(
+        memory_gb,
+        problem,
+        variant,
+        network,
+        training,
+        mapped_examples(root, train_ids),
+        [len(SPECIALS) + ref.num_words for ref in vocabularies],
+        regularisation,
+    )
+    return BatchSizeReport(batch_size=found.batch_size, num_bytes=found.num_bytes)
 
 
 class TrainingJob(BaseModel, frozen=True):

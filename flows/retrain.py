@@ -7,9 +7,10 @@ do nothing where that is there already.
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from flows.learn import (
     UsableRows,
     align_vectors,
     count_usable,
+    find_batch_size,
     score,
     train,
 )
@@ -64,6 +66,7 @@ from flows.profile import (
 )
 from flows.publish import Candidate, Decision, checkpoint_of, decide, publication_of
 from flows.reports import markdown_table, show_report
+from pipeline.batch_size import GB
 from pipeline.cuda_graphs import check_recordable
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
@@ -144,6 +147,7 @@ def retrain(
     rehearsal: float = 1.0,
     device: str = "auto",
     parallel: int = 1,
+    training_memory_gb: float | None = None,
     resume: str = "auto",
     save_every_steps: int | None = None,
     warehouse: str | None = None,
@@ -178,6 +182,9 @@ def retrain(
         parallel: variants that are trained at once, each in a process of its own, on the GPU that
             has the fewest; 1 trains one after the other in this process. Results are the same to
             the bit: a process has as many threads as this one, OMP_NUM_THREADS where that is set.
+        training_memory_gb: GB (10**9 bytes) that a training may take, in each of its processes; the
+            batch size of each variant is then the largest that fits, in place of
+            training.batch_size. It is counted, not tried, and the same on every machine.
         resume: auto goes on with a training that was cut off, never starts it anew.
         save_every_steps: optimizer steps between kept states, beside one every minute; several
             processes of one training look only every 50 steps.
@@ -204,6 +211,11 @@ def retrain(
     check_processes(training.num_processes, on)
     if parallel < 1:
         raise InputError(f"parallel is {parallel}: it must be at least 1")
+    if training_memory_gb is not None and not 0 < training_memory_gb < math.inf:
+        raise InputError(
+            f"training_memory_gb is {training_memory_gb}: it must be above 0, for example 8, or "
+            f"null, to use training.batch_size"
+        )
     _check_resume(resume, save_every_steps)
     _check_data(problem, records, splits, text)
     _check_rehearsal(problem, rehearsal, extend_from)
@@ -250,6 +262,34 @@ def retrain(
                 vocabulary=data.vocabularies[0],
             )
 
+        def sized(variant: Variant | Baseline) -> TrainingConfig:
+            if training_memory_gb is None or isinstance(variant, Baseline):
+                return training
+            found = steps.run(
+                find_batch_size,
+                label=variant.name,
+                root=str(steps.root),
+                memory_gb=training_memory_gb,
+                problem=problem,
+                variant=variant,
+                network=network,
+                training=training,
+                regularisation=regularisation,
+                vocabularies=data.vocabularies,
+                train_ids=data.ids["train"],
+            )
+            logger.info(
+                "%s: batch size %d: %.3g of %.3g GB",
+                variant.name,
+                found.batch_size,
+                found.num_bytes / GB,
+                training_memory_gb,
+            )
+            return replace(training, batch_size=found.batch_size)
+
+        # Before any training starts, so that none is in vain where one does not fit.
+        trainings_of = {variant: sized(variant) for variant in chosen}
+
         def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
             with gpu.taken():
                 report: ScoreReport = steps.run(
@@ -276,7 +316,7 @@ def retrain(
                     problem=problem,
                     variant=variant,
                     network=network,
-                    training=training,
+                    training=trainings_of[variant],
                     regularisation=regularisation,
                     config=ModelConfig(problem, variant, network, *texts).to_dict(),
                     vocabularies=data.vocabularies,
@@ -320,7 +360,7 @@ def retrain(
                     settings=_settings(
                         problem,
                         network,
-                        training,
+                        trainings_of[variant],
                         regularisation,
                         vocabulary,
                         text,

@@ -115,6 +115,11 @@ def _room(num_cells: int, like: Tensor) -> Tensor:
     return room[:num_cells]
 
 
+def logits_room(num_rows: int, num_words: int) -> Tensor:
+    """The room that a CPU keeps for the logits of a training's next ``num_rows`` positions."""
+    return _room(min(num_rows, TRAINING_CHUNK_ROWS) * num_words, torch.empty(0))
+
+
 def _loss_and_gradients(
     features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, kept: Tensor, shares: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -321,7 +321,7 @@ def fit(
             training, validation = (
                 problem.resident(each, device) for each in (training, validation)
             )
-        loop = _Loop(problem, variant, model, config, device, ranks)
+        loop = Loop(problem, variant, model, config, device, ranks)
         if observer is None or ranks.rank:
             observer = Observer()
         if slow := slowness(config.precision, device):
@@ -494,7 +494,9 @@ class _Counters:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _Loop:
+class Loop:
+    """One training as it goes on, step by step: what :func:`fit` runs."""
+
     def __init__(
         self,
         problem: Problem,
@@ -556,7 +558,7 @@ class _Loop:
         num_steps = self._steps_of(len(batches))
         for step in range(self._steps_of(counters.batch), num_steps):
             last = min(counters.batch + self.config.accumulate_batches, len(batches))
-            self._step([batches[index] for index in range(counters.batch, last)], step / num_steps)
+            self.step([batches[index] for index in range(counters.batch, last)], step / num_steps)
             counters.batch = last
             observer.step(counters.epoch, counters.batch, len(batches))
             looks = (step + 1) % CHECK_EVERY == 0
@@ -601,7 +603,7 @@ class _Loop:
             if not states:
                 self.ranks.agreed(0)
 
-    def _step(self, batches: Sequence[Batch], done: float) -> None:
+    def step(self, batches: Sequence[Batch], done: float) -> None:
         """One optimizer step on the gradient of all ``batches``, ``done`` of the epoch before it.
 
         Sums come before ratios: a batch's objective is per target, and counts by its targets.
@@ -644,7 +646,7 @@ class _Loop:
             with self.average.running_weights():
                 loss = self._validated(validation)
                 if loss < counters.best_loss:
-                    self._keep_weights()
+                    self.keep_weights()
         if not math.isfinite(loss):
             if not self.best:
                 raise DivergedError(
@@ -694,7 +696,7 @@ class _Loop:
         self.sum_losses.zero_()
         self.sum_norms.zero_()
 
-    def _keep_weights(self) -> None:
+    def keep_weights(self) -> None:
         """The model's present weights are the best so far."""
         self.best = {
             name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
@@ -738,7 +740,7 @@ class _Loop:
         with self.average.pooled_weights():
             loss = self._validated(validation)
             if loss < self.counters.best_loss:
-                self._keep_weights()
+                self.keep_weights()
         metrics = history[-1]["metrics"] | {"valid/averaged_loss": loss}
         history[-1] = history[-1] | {"metrics": metrics}
         better = loss < self.counters.best_loss

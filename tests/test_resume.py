@@ -36,7 +36,7 @@ from pipeline.problems import Classification, LanguageModel, NextWord, Problem, 
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.regularisation import RegularisationConfig
 from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig, _Loop
+from pipeline.training import Loop, TrainingConfig
 from warehouse.errors import StorageError
 from warehouse.examples import id_table, words_table
 from warehouse.tables import TableRef, Tables
@@ -148,7 +148,7 @@ def test_never_resuming_starts_anew(
 ) -> None:
     def leave_a_state() -> None:
         with monkeypatch.context() as patched:
-            patched.setattr(_Loop, "_close_epoch", _interrupt)
+            patched.setattr(Loop, "_close_epoch", _interrupt)
             with pytest.raises(Interrupted):
                 learn(tmp_path, "next_word", "gru")
         assert list(tmp_path.glob("states/*/0*"))
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file may grow beyond a limit that the first states keep: a later state does not fit."""
-    monkeypatch.setattr(_Loop, "snapshot", _growing)
+    monkeypatch.setattr(Loop, "snapshot", _growing)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_state(
     assert list(tmp_path.glob("states/*/0*/sums.json")), "the last good state stays"
 
 
-_snapshot = _Loop.snapshot
+_snapshot = Loop.snapshot
 
 
 def _growing(loop: Any) -> Any:

@@ -473,3 +473,21 @@ def test_a_training_killed_at_any_moment_goes_on_and_ends_with_the_same_bits(
         resumed.variants[0].metrics["test/perplexity"], rel=0, abs=0
     )
     assert not list(killed.glob("states/*/*")), "a finished training leaves no state"
+
+
+def test_a_budget_becomes_a_batch_size_that_is_written_down(run: Run, warehouse: Path) -> None:
+    report = run(training_memory_gb=0.003)
+    (version,) = Registry(warehouse).versions("words")
+    found = int(version.params["training.batch_size"])
+    assert found != SETTINGS["training"].batch_size
+    again = run(training=replace(SETTINGS["training"], batch_size=found))
+    assert states(again)["train"] == {"Cached"}, "the number says it all"
+    assert [each.version for each in again.variants] == [each.version for each in report.variants]
+    larger = run(training_memory_gb=0.004)
+    assert states(larger)["find_batch_size"] == states(larger)["train"] == {"Completed"}
+    assert states(run(training_memory_gb=0.003))["find_batch_size"] == {"Cached"}
+    for budget in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="must be above 0, for example 8"):
+            run(training_memory_gb=budget)
+    with pytest.raises(InputError, match="for a batch of one"):
+        run(training_memory_gb=0.0001)

@@ -4,7 +4,7 @@ Shape letters: ``T`` time, ``B`` streams, ``V`` vocabulary, ``H`` hidden.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ from .problem import (
 )
 
 PARTITIONS = ("sequential", "random")
+DEVIATION = 5
+"""Of the lengths of batches where they vary, in steps."""
 ALL = slice(None)
 """All columns or steps of a grid."""
 
@@ -102,6 +104,12 @@ class LanguageModel(Problem):
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
         return np.ones(len(examples.inputs), bool)
+
+    def widest(self) -> "LanguageModel":
+        """Beyond five deviations a length is no more to be expected than a fault of the memory."""
+        if not self.bptt_varies:
+            return self
+        return replace(self, bptt=self.bptt + 5 * DEVIATION, bptt_varies=False)
 
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
@@ -290,7 +298,7 @@ class StreamBatches(Batches):
             length = bptt
             if generator is not None:
                 mean = bptt if generator.random() < 0.95 else bptt / 2
-                length = max(min(5, bptt), int(generator.normal(mean, 5)))
+                length = max(min(5, bptt), int(generator.normal(mean, DEVIATION)))
             self.starts.append(min(self.starts[-1] + length, self.grid.num_steps))
 
     def __len__(self) -> int:

@@ -418,6 +418,10 @@ class Problem(ABC):
         """``examples`` for batches that are made on ``device``."""
         return examples.to(device)
 
+    def widest(self) -> "Problem":
+        """The same problem, of which every epoch has the widest batch that this one may have."""
+        return self
+
     @abstractmethod
     def training_batches(
         self, examples: Examples, batch_size: int, generator: np.random.Generator
