@@ -101,7 +101,8 @@ def test_what_is_kept_beside_the_weights_leaves_less_room() -> None:
     assert size(0.008, averaging="best").batch_size < plain.batch_size
     assert size(0.008, optimizer="sgd").batch_size > plain.batch_size
     two = size(0.008, num_processes=2)
-    assert plain.batch_size < two.batch_size < 2 * plain.batch_size, "each has its own columns"
+    assert plain.batch_size < two.batch_size <= 2 * plain.batch_size, "each has its own columns"
+    assert two.num_bytes > plain.num_bytes, "gradients lie in buckets, too"
 
 
 def test_the_adaptive_softmax_is_counted_at_its_largest() -> None:
