@@ -30,7 +30,9 @@ def check_recordable(problem: Problem, network: NetworkConfig, device: torch.dev
     """
     remedy = "set training.cuda_graph=false"
     if device.type != "cuda":
-        raise InputError(f"training.cuda_graph needs a GPU, and the device is {device.type}: {remedy}")
+        raise InputError(
+            f"training.cuda_graph needs a GPU, and the device is {device.type}: {remedy}"
+        )
     if not problem.fixed_shapes:
         raise InputError(
             f"training.cuda_graph replays batches of one shape, and those of {problem.name} are as "
