@@ -227,13 +227,13 @@ ALL_AT_ONCE = RegularisationConfig(True, 0.1, 0.1, 0.2, 0.1, 2.0, 1.0)
         ),
     ],
 )
-def test_all_of_it_at_once_still_trains(problem: Problem, variant: str) -> None:
+def test_all_of_it_at_once_trains_an_epoch(problem: Problem, variant: str) -> None:
     examples = examples_of(problem)
     fitted = fit(
         problem,
         Variant.parse(variant),
         NetworkConfig(6, 7, 0.2),
-        TrainingConfig(num_epochs=4, batch_size=2, learning_rate=0.02),
+        TrainingConfig(num_epochs=2, batch_size=2, learning_rate=0.005),
         examples,
         examples,
         [V] * len(problem.columns),
@@ -241,7 +241,7 @@ def test_all_of_it_at_once_still_trains(problem: Problem, variant: str) -> None:
         regularisation=ALL_AT_ONCE,
     )
     losses = [record["metrics"]["valid/loss"] for record in fitted.history]
-    assert min(losses[1:]) < losses[0]
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize(
