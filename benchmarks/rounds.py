@@ -1,4 +1,4 @@
-"""Ways side by side, in turn, round after round: in one process, or each in a fresh one.
+"""Ways side by side, in turn, round after round, each in a process of its own.
 
 Seconds are CPU seconds (user and system, all threads) of one thread; what else runs on the machine
 makes them longer, and meets every way of a round alike. So ratios are taken within a round, and the
@@ -6,11 +6,11 @@ median over rounds is told with the quartiles, or with the least and the most of
 """
 
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -47,61 +47,66 @@ def measure(
     return found
 
 
-class InTurn:
-    """A loop that is not ours, made to take one step at a time: it runs in a thread that waits.
+class Stepper:
+    """A process that takes a step whenever it is told to, and says how long it took.
 
-    ``loop`` is given a function that it must call after every step.
+    Ways that take turns in one process would share its heap, and what one frees slows the others.
     """
 
-    class Enough(Exception):
-        """Raised inside the loop to leave it."""
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        self._taken()
 
-    def __init__(self, loop: Callable[[Callable[[], None]], object]) -> None:
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._over = False
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(loop,), daemon=True)
-        self._thread.start()
+    def step(self) -> float:
+        """CPU seconds of its next step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._taken()
 
-    def _run(self, loop: Callable[[Callable[[], None]], object]) -> None:
-        try:
-            self._go.acquire()
-            loop(self._after_step)
-        except InTurn.Enough:
-            pass
-        except BaseException as failure:
-            self._failure = failure
-        self._done.release()
-
-    def _after_step(self) -> None:
-        self._done.release()
-        self._go.acquire()
-        if self._over:
-            raise InTurn.Enough
-
-    def step(self) -> None:
-        self._go.release()
-        self._done.acquire()
-        if self._failure is not None:
-            raise self._failure
+    def _taken(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+        return float(line)
 
     def close(self) -> None:
-        self._over = True
-        self._go.release()
-        self._thread.join()
+        self._process.communicate()
+
+
+class Turns:
+    """In such a process, to be called after every step: says how long it took, and waits."""
+
+    def __init__(self) -> None:
+        self._begin = time.process_time()
+
+    def __call__(self) -> None:
+        print(time.process_time() - self._begin, flush=True)
+        if not sys.stdin.readline():
+            raise SystemExit
+        self._begin = time.process_time()
 
 
 def seconds_in_turn(
-    steps: Mapping[str, Callable[[], object]], num_rounds: int, num_warm: int
+    commands: Mapping[str, Sequence[str]], num_rounds: int, num_warm: int
 ) -> dict[str, list[float]]:
-    """CPU seconds of one call of each, in turn, after some that do not count."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    """CPU seconds of a step of each, in turn, after some that do not count."""
+    steppers = {name: Stepper(command) for name, command in commands.items()}
+    found: dict[str, list[float]] = {name: [] for name in steppers}
     for number in range(num_warm + num_rounds):
-        for name, step in steps.items():
-            begin = time.process_time()
-            step()
+        for name, stepper in steppers.items():
+            seconds = stepper.step()
             if number >= num_warm:
-                found[name].append(time.process_time() - begin)
+                found[name].append(seconds)
+    for stepper in steppers.values():
+        stepper.close()
     return found
 
 

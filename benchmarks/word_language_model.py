@@ -4,8 +4,8 @@
 
 Two LSTM layers as wide as the embedding, 10,000 words, 35 steps back in time, plain SGD with the
 gradient's norm cut, no dropout; ids of TEXT (the most frequent words, others <unk>), or a stream
-drawn by Zipf's law. Each size has a fresh process, in which the ways take a step in turn, so that
-they meet the same machine; the first three rounds do not count.
+drawn by Zipf's law. Each way has a process of its own, and they take a step in turn, so that they
+meet the same machine; the first three rounds do not count.
 
     tidemill       pipeline.training.fit with the problem language_model
     example        the loop of PyTorch's own example word_language_model
@@ -19,21 +19,18 @@ take if all else were free. Where training knows bf16, a row more shows it; the 
 
 import argparse
 import itertools
-import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from rounds import (
     ROOT,
-    InTurn,
+    Turns,
     caption,
-    in_new_process,
     keep,
     machine,
     seconds_in_turn,
@@ -48,6 +45,7 @@ BPTT = 35
 CLIP = 0.25
 LEARNING_RATE = 1.0
 WARM_UP = 3
+WAYS = ("tidemill", "tidemill bf16", "example", "textbook", "limit")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def stream_of(text: Path | None, num_ids: int) -> np.ndarray:
     return np.resize(stream, num_ids)
 
 
-def tidemill(size: Size, stream: np.ndarray, precision: str | None) -> InTurn:
+def tidemill(size: Size, stream: np.ndarray, precision: str, turns: Turns) -> None:
     sys.path.insert(0, str(ROOT))
     from pipeline.problems import LanguageModel
     from pipeline.problems.problem import Examples
@@ -87,26 +85,22 @@ def tidemill(size: Size, stream: np.ndarray, precision: str | None) -> InTurn:
     from pipeline.recurrent import NetworkConfig, Variant
     from pipeline.training import Observer, TrainingConfig, fit
 
-    def train(after_step: Callable[[], None]) -> None:
-        observer = Observer()
-        observer.step = lambda epoch, batch, num_batches: after_step()
-        options = {"precision": precision} if precision else {}
-        fit(
-            LanguageModel(bptt=BPTT),
-            Variant.parse("lstm-2"),
-            NetworkConfig(size.width, size.width, dropout=0.0),
-            TrainingConfig(
-                num_epochs=1, batch_size=size.batch, optimizer="sgd", clip_norm=CLIP,
-                learning_rate=LEARNING_RATE, **options,
-            ),
-            Examples(Ragged.of([stream])),
-            Examples(Ragged.of([stream[:100]])),
-            [NUM_WORDS],
-            device=torch.device("cpu"),
-            observer=observer,
-        )  # fmt: skip
-
-    return InTurn(train)
+    observer = Observer()
+    observer.step = lambda epoch, batch, num_batches: turns()
+    fit(
+        LanguageModel(bptt=BPTT),
+        Variant.parse("lstm-2"),
+        NetworkConfig(size.width, size.width, dropout=0.0),
+        TrainingConfig(
+            num_epochs=1, batch_size=size.batch, optimizer="sgd", clip_norm=CLIP,
+            learning_rate=LEARNING_RATE, precision=precision,
+        ),
+        Examples(Ragged.of([stream])),
+        Examples(Ragged.of([stream[:100]])),
+        [NUM_WORDS],
+        device=torch.device("cpu"),
+        observer=observer,
+    )  # fmt: skip
 
 
 def windows(size: Size, stream: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
@@ -227,7 +221,7 @@ def products(size: Size) -> list[tuple[str, int, tuple[int, int, int]]]:
     ]
 
 
-def limit(size: Size) -> Callable[[], None]:
+def limit(size: Size, _: np.ndarray) -> Callable[[], None]:
     """Every product of a step, as often as the step needs it, and nothing else."""
     operands = [
         (count, torch.randn(m, k), torch.randn(k, n), torch.empty(m, n))
@@ -242,33 +236,32 @@ def limit(size: Size) -> Callable[[], None]:
     return step
 
 
-def bf16() -> str | None:
-    """What training calls bf16, where it knows it."""
-    sys.path.insert(0, str(ROOT))
-    from pipeline.training import TrainingConfig
-
-    return "bf16" if "precision" in {each.name for each in fields(TrainingConfig)} else None
+def take_steps(way: str, size: Size, text: Path | None, num_rounds: int) -> None:
+    """One way's process: a step whenever it is asked for."""
+    turns = Turns()
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    stream = stream_of(text, size.batch * BPTT * (num_rounds + WARM_UP + 3))
+    if way.startswith("tidemill"):
+        tidemill(size, stream, "bf16" if way.endswith("bf16") else "fp32", turns)
+        return
+    made = {"example": example, "textbook": textbook, "limit": limit}[way]
+    step = made(size, stream)
+    while True:
+        step()
+        turns()
 
 
 def run(size: Size, text: Path | None, factor: float) -> dict[str, list[float]]:
     """CPU seconds of a step, way by way and round by round."""
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
     num_rounds = max(2, round(size.rounds * factor))
-    stream = stream_of(text, size.batch * BPTT * (num_rounds + WARM_UP + 3))
-    looped = {"tidemill": tidemill(size, stream, None)}
-    if precision := bf16():
-        looped["tidemill bf16"] = tidemill(size, stream, precision)
-    steps: dict[str, Callable[[], None]] = {way: each.step for way, each in looped.items()}
-    steps |= {
-        "example": example(size, stream),
-        "textbook": textbook(size, stream),
-        "limit": limit(size),
-    }
-    found = seconds_in_turn(steps, num_rounds, WARM_UP)
-    for each in looped.values():
-        each.close()
-    return found
+    given = [str(text)] if text else []
+    commands = {
+        way: [sys.executable, __file__, *given, "--rounds", str(num_rounds),
+              "--sizes", size.name, "--way", way]
+        for way in WAYS
+    }  # fmt: skip
+    return seconds_in_turn(commands, num_rounds, WARM_UP)
 
 
 def main() -> None:
@@ -277,20 +270,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=float, default=1.0)
     parser.add_argument("--sizes", default=",".join(size.name for size in SIZES))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     sizes = {size.name: size for size in SIZES}
-    if asked.run:
-        print(json.dumps(run(sizes[asked.run], asked.text, asked.rounds)))
+    chosen = [sizes[name] for name in asked.sizes.split(",")]
+    if asked.way:
+        take_steps(asked.way, chosen[0], asked.text, round(asked.rounds))
         return
-    text = [str(asked.text)] if asked.text else []
-    found = {
-        name: in_new_process(
-            [sys.executable, __file__, *text, "--rounds", str(asked.rounds), "--run", name],
-            os.environ,
-        )
-        for name in asked.sizes.split(",")
-    }
+    found = {size.name: run(size, asked.text, asked.rounds) for size in chosen}
     where = machine()
     show(
         f"2 LSTM layers, {NUM_WORDS:,} words, bptt {BPTT}",
@@ -315,16 +302,15 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
     for name, seconds in found.items():
         width, batch = map(int, name.removeprefix("2x").split("-"))
         words = batch * BPTT
-        for way in ("tidemill", "tidemill bf16", "example", "textbook", "limit"):
-            if way in seconds:
-                own = seconds[way]
-                times = []
-                for beside in ("example", "textbook", "limit"):
-                    pairs = zip(own, seconds[beside], strict=True)
-                    told = way != beside and (beside == "limit" or way.startswith("tidemill"))
-                    times.append(spread([other / mine for mine, other in pairs]) if told else "")
-                rows.append([f"2x{width}, batch {batch}", way,
-                             spread([words / each for each in own], 0), *times])  # fmt: skip
+        for way in WAYS:
+            own = seconds[way]
+            times = []
+            for beside in ("example", "textbook", "limit"):
+                pairs = zip(own, seconds[beside], strict=True)
+                told = way != beside and (beside == "limit" or way.startswith("tidemill"))
+                times.append(spread([other / mine for mine, other in pairs]) if told else "")
+            rows.append([f"2x{width}, batch {batch}", way,
+                         spread([words / each for each in own], 0), *times])  # fmt: skip
     return rows
 
 

@@ -112,13 +112,12 @@ class ElmanLayer(torch.autograd.Function):
             of_sums[step].mul_(d_h)
             d_h = torch.addmm(of_h[step - 1], of_sums[step], w_hh)
         of_sums[0].mul_(d_h)
-        of_w_ih, of_bias = _of_weights(of_sums, inputs)
-        of_w_hh, _ = _of_weights(of_sums, hs[:-1])
+        of_bias = _of_bias(of_sums)
         return (
             _of_inputs(ctx, of_sums, w_ih),
             _of_start(ctx, of_sums, w_hh),
-            of_w_ih,
-            of_w_hh,
+            _of_weights(of_sums, inputs),
+            _of_weights(of_sums, hs[:-1]),
             of_bias,
             of_bias.clone(),
             None,
@@ -172,15 +171,14 @@ class GRULayer(torch.autograd.Function):
             if step:
                 d_h.add_(of_h[step - 1]).addmm_(of_gates[step], w_hh)
         of_start = _of_start(ctx, of_gates, w_hh)
-        of_w_hh, of_b_hh = _of_weights(of_gates, hs[:-1])
+        of_w_hh, of_b_hh = _of_weights(of_gates, hs[:-1]), _of_bias(of_gates)
         of_from_h.copy_(of_n)
-        of_w_ih, of_b_ih = _of_weights(of_gates, inputs)
         return (
             _of_inputs(ctx, of_gates, w_ih),
             None if of_start is None else of_start.add_(d_h),
-            of_w_ih,
+            _of_weights(of_gates, inputs),
             of_w_hh,
-            of_b_ih,
+            _of_bias(of_gates),
             of_b_hh,
         )
 
@@ -245,14 +243,13 @@ class LSTMLayer(torch.autograd.Function):
             d_c.mul_(f[step])
             if step:
                 d_h = torch.addmm(of_h[step - 1], of_gates[step], w_hh)
-        of_w_ih, of_bias = _of_weights(of_gates, inputs)
-        of_w_hh, _ = _of_weights(of_gates, hs[:-1])
+        of_bias = _of_bias(of_gates)
         return (
             _of_inputs(ctx, of_gates, w_ih),
             _of_start(ctx, of_gates, w_hh),
             d_c,
-            of_w_ih,
-            of_w_hh,
+            _of_weights(of_gates, inputs),
+            _of_weights(of_gates, hs[:-1]),
             of_bias,
             of_bias.clone(),
         )
@@ -294,10 +291,14 @@ def _product(
     return lambda rows: torch.addmm(bias, rows, columns)
 
 
-def _of_weights(of_gates: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of weights and bias, from those of the gates, ``[T, B, G*H]``."""
-    flat = of_gates.flatten(0, 1)
-    return flat.t() @ inputs.flatten(0, 1), flat.sum(0)
+def _of_weights(of_gates: Tensor, inputs: Tensor) -> Tensor:
+    """The gradient of weights, from those of the gates, ``[T, B, G*H]``, over all steps at once."""
+    return of_gates.flatten(0, 1).t() @ inputs.flatten(0, 1)
+
+
+def _of_bias(of_gates: Tensor) -> Tensor:
+    """The gradient of a bias, from those of the gates."""
+    return of_gates.flatten(0, 1).sum(0)
 
 
 def _of_inputs(ctx: Any, of_gates: Tensor, w_ih: Tensor) -> Tensor | None:

@@ -23,8 +23,10 @@ TRAINING_CHUNK_ROWS = 512
 GPU_CHUNK_ROWS = 2048
 """On a GPU each chunk reads and writes all weights once more, so that few are better."""
 _kept = threading.local()
-UNDERFLOW = 80.0
-"""Nats beyond which a probability is too near to nothing to be a number of single precision."""
+IN_CACHE = 2**17
+"""Logits that a core of a CPU keeps beside it (512 KB), while several passes go over them."""
+TINY = 1e-37
+"""Below it numbers of single precision lose digits."""
 
 
 def chunk_rows(features: Tensor) -> int:
@@ -131,7 +133,6 @@ def _loss_and_gradients(
     """
     goals = (targets * kept.to(targets.dtype))[:, None]
     loss = bias.new_zeros(())
-    counted = features * shares[:, None].to(features.dtype)
     of_features = torch.empty_like(features, dtype=bias.dtype)
     of_weight: Tensor | None = None
     of_bias = torch.zeros_like(bias)
@@ -142,32 +143,61 @@ def _loss_and_gradients(
     for begin in range(0, num_chunks * size, max(size, 1)):
         part = slice(begin, begin + size)
         rows, goal = features[part], goals[part]
-        logits = torch.mm(rows, weight.T, out=room[: len(rows)]).to(bias.dtype).add_(bias)
-        if logits.is_cuda:
-            # A pass more costs less there than to wait for a look at the probabilities.
-            nats = logits.logsumexp(1) - logits.gather(1, goal)[:, 0]
-        torch.softmax(logits, 1, out=logits)
-        if not logits.is_cuda:
-            nats = -logits.gather(1, goal)[:, 0].log()
-            far = nats > UNDERFLOW
-            if far.any():
-                exact = functional.linear(rows[far], weight).to(bias.dtype) + bias
-                nats[far] = functional.cross_entropy(exact, goal[far, 0], reduction="none")
-        loss += torch.dot(nats, kept[part])
-        # By logits: softmax less 1 at the target. Masks act on F columns, not on V.
-        logits.scatter_add_(1, goal, logits.new_full(goal.shape, -1.0))
-        of_bias.addmv_(logits.T, shares[part])
-        by_logits = logits.to(weight.dtype)
-        of_features[part] = by_logits @ weight
-        if of_weight is None:
-            of_weight = (by_logits.T @ counted[part]).to(bias.dtype)
-        elif weight.dtype == bias.dtype:
-            of_weight.addmm_(by_logits.T, counted[part])
+        logits = torch.mm(rows, weight.T, out=room[: len(rows)]).to(bias.dtype)
+        if logits.is_cuda or weight.dtype != bias.dtype:
+            nats, sums = _probabilities(logits.add_(bias), goal)
         else:
-            of_weight += by_logits.T @ counted[part]
+            nats, sums = _exponentials(logits, bias, goal)
+            wrong = ~((sums < torch.inf) & (logits.gather(1, goal)[:, 0] > TINY))
+            if wrong.any():
+                exact = functional.linear(rows[wrong], weight, bias)
+                nats[wrong], sums[wrong] = _probabilities(exact, goal[wrong])
+                logits[wrong] = exact
+        loss += torch.dot(nats, kept[part])
+        # By logits: softmax less 1 at the target. Masks and sums act on F columns, not on V.
+        logits.scatter_add_(1, goal, -sums[:, None])
+        share = shares[part] / sums
+        of_bias.addmv_(logits.T, share)
+        by_logits = logits.to(weight.dtype)
+        torch.mul(by_logits @ weight, share[:, None], out=of_features[part])
+        counted = rows * share[:, None].to(rows.dtype)
+        if of_weight is None:
+            of_weight = (by_logits.T @ counted).to(bias.dtype)
+        elif weight.dtype == bias.dtype:
+            of_weight.addmm_(by_logits.T, counted)
+        else:
+            of_weight += by_logits.T @ counted
     if of_weight is None:
         of_weight = torch.zeros_like(weight, dtype=bias.dtype)
-    return loss, of_features.mul_(shares[:, None]), of_weight, of_bias
+    return loss, of_features, of_weight, of_bias
+
+
+def _probabilities(logits: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Puts probabilities in the place of ``logits [n, V]``.
+
+    Returns:
+        The nats of each row's target ``goal [n, 1]``, and 1 for each row.
+    """
+    nats = logits.logsumexp(1) - logits.gather(1, goal)[:, 0]
+    torch.softmax(logits, 1, out=logits)
+    return nats, torch.ones_like(nats)
+
+
+def _exponentials(logits: Tensor, bias: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Puts the exponentials of ``logits [n, V] + bias`` in their place, on a CPU.
+
+    A softmax takes three passes more: for the largest of a row, which keeps it within the numbers
+    that there are, and to divide. Both can wait: a row that is not within them is found by its sum
+    and its target.
+
+    Returns:
+        The nats of each row's target ``goal [n, 1]``, and the sum of each row.
+    """
+    sums = torch.empty_like(logits[:, 0])
+    num_rows = max(1, IN_CACHE // len(bias))
+    for rows, row_sums in zip(logits.split(num_rows), sums.split(num_rows), strict=True):
+        torch.sum(rows.add_(bias).exp_(), 1, out=row_sums)
+    return sums.log() - logits.gather(1, goal)[:, 0].log(), sums
 
 
 class FullSoftmax(nn.Linear):

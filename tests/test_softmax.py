@@ -79,11 +79,12 @@ def test_extreme_logits_have_finite_losses() -> None:
     assert bool(gradient.isfinite().all())
 
 
-def test_targets_whose_probability_is_no_number_have_exact_losses() -> None:
-    """Of the rows, some have a target of which single precision says that it cannot be."""
+@pytest.mark.parametrize(("words", "shift"), [(7, -200.0), (7, -100.0), (slice(None), -300.0)])
+def test_rows_beyond_single_precision_have_exact_losses(words: int | slice, shift: float) -> None:
+    """Some rows have a target that cannot be, by their exponentials, or no word that can be."""
     output, features, targets = layer_and_rows()
     with torch.no_grad():
-        output.bias[7] = -200.0
+        output.bias[words] += shift
     targets[::10] = 7
     given = (features, output.weight, output.bias)
     loss = summed_cross_entropy(features, output, targets)
@@ -92,6 +93,19 @@ def test_targets_whose_probability_is_no_number_have_exact_losses() -> None:
     torch.testing.assert_close(
         torch.autograd.grad(loss, given), torch.autograd.grad(plain, given), rtol=1e-5, atol=1e-5
     )
+
+
+def test_rows_of_great_logits_have_the_gradients_of_the_plain_loss() -> None:
+    """Of the rows, some have exponentials that are infinite."""
+    output, features, targets = layer_and_rows()
+    features = (features * torch.where(torch.arange(600) % 3 == 0, 200.0, 1.0)[:, None]).detach()
+    given = (features.requires_grad_(), output.weight, output.bias)
+    loss = summed_cross_entropy(features, output, targets)
+    plain = functional.cross_entropy(output(features), targets, ignore_index=PAD, reduction="sum")
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=0)
+    ours, theirs = torch.autograd.grad(loss, given), torch.autograd.grad(plain, given)
+    for our, their in zip(ours, theirs, strict=True):
+        assert float((our - their).norm() / their.norm()) < 1e-6
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
