@@ -61,7 +61,7 @@ class Size:
         return f"2x{self.width}-{self.batch}"
 
 
-SIZES = (Size(200, 20, 40), Size(200, 64, 24), Size(650, 20, 12))
+SIZES = (Size(200, 20, 40), Size(200, 64, 24), Size(650, 20, 24))
 
 
 def stream_of(text: Path | None, num_ids: int) -> np.ndarray:

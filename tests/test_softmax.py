@@ -79,7 +79,10 @@ def test_extreme_logits_have_finite_losses() -> None:
     assert bool(gradient.isfinite().all())
 
 
-@pytest.mark.parametrize(("words", "shift"), [(7, -200.0), (7, -100.0), (slice(None), -300.0)])
+@pytest.mark.parametrize(
+    ("words", "shift"),
+    [(7, -200.0), (7, -100.0), (slice(None), -300.0), (slice(None), 82.0), (slice(None), 300.0)],
+)
 def test_rows_beyond_single_precision_have_exact_losses(words: int | slice, shift: float) -> None:
     """Some rows have a target that cannot be, by their exponentials, or no word that can be."""
     output, features, targets = layer_and_rows()
