@@ -394,14 +394,14 @@ class EncoderDecoder(TokenNetwork):
         no gradient.
         """
         queries: list[Tensor] = []
-        for step, read in enumerate(words):
+        for step, embedded in enumerate(self.dropout(self.target_embedding(words))):
             if step and share < 1:
                 with torch.no_grad():
-                    own = self.head.output(self.head(queries[-1].transpose(0, 1))).argmax(-1)[0]
-                forced = torch.rand(read.shape, device=read.device) < share
-                read = torch.where(forced, read, own.to(read.dtype))
-            embedded = self.dropout(self.target_embedding(read[None]))
-            query, hidden = self._query(embedded.transpose(0, 1), hidden, memory, self.decoder)
+                    own = self.head.output(self.head(queries[-1].transpose(0, 1))).argmax(-1)
+                forced = torch.rand(own.shape[1:], device=own.device) < share
+                drawn = self.dropout(self.target_embedding(own))[0]
+                embedded = torch.where(forced[:, None], embedded, drawn)
+            query, hidden = self._query(embedded[:, None], hidden, memory, self.decoder)
             queries.append(query)
         scored: Tensor = self.head(torch.cat(queries, dim=1).transpose(0, 1))
         return scored.flatten(0, 1)
