@@ -22,7 +22,7 @@ JOBS ?= auto
 TESTS ?=
 MARKED ?= not network
 INSTALL_FIRST ?=
-BENCHMARKS ?= segmentation ingest chain data_profile word_language_model
+BENCHMARKS ?= segmentation ingest chain data_profile word_language_model sweep step_memory
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -7,7 +7,7 @@ gradient's norm cut, no dropout; ids of TEXT (the most frequent words, others <u
 drawn by Zipf's law. Each way has a process of its own, and they take a step in turn, so that they
 meet the same machine; the first three rounds do not count.
 
-    tidemill       pipeline.training.fit with the problem language_model
+    tidemill       pipeline.training.fit with the problem language_model, as a retraining calls it
     example        the loop of PyTorch's own example word_language_model
     textbook       the loop of d2l: an LSTM from scratch that reads one-hot words, two layers of it
     limit          nothing but the matrix products of one such step, each at its own shape, summed
@@ -79,6 +79,7 @@ def stream_of(text: Path | None, num_ids: int) -> np.ndarray:
 
 def tidemill(size: Size, stream: np.ndarray, precision: str, turns: Turns) -> None:
     sys.path.insert(0, str(ROOT))
+    from flows.freed_memory import keep_freed_memory
     from pipeline.problems import LanguageModel
     from pipeline.problems.problem import Examples
     from pipeline.ragged import Ragged
@@ -87,20 +88,21 @@ def tidemill(size: Size, stream: np.ndarray, precision: str, turns: Turns) -> No
 
     observer = Observer()
     observer.step = lambda epoch, batch, num_batches: turns()
-    fit(
-        LanguageModel(bptt=BPTT),
-        Variant.parse("lstm-2"),
-        NetworkConfig(size.width, size.width, dropout=0.0),
-        TrainingConfig(
-            num_epochs=1, batch_size=size.batch, optimizer="sgd", clip_norm=CLIP,
-            learning_rate=LEARNING_RATE, precision=precision,
-        ),
-        Examples(Ragged.of([stream])),
-        Examples(Ragged.of([stream[:100]])),
-        [NUM_WORDS],
-        device=torch.device("cpu"),
-        observer=observer,
-    )  # fmt: skip
+    with keep_freed_memory():
+        fit(
+            LanguageModel(bptt=BPTT),
+            Variant.parse("lstm-2"),
+            NetworkConfig(size.width, size.width, dropout=0.0),
+            TrainingConfig(
+                num_epochs=1, batch_size=size.batch, optimizer="sgd", clip_norm=CLIP,
+                learning_rate=LEARNING_RATE, precision=precision,
+            ),
+            Examples(Ragged.of([stream])),
+            Examples(Ragged.of([stream[:100]])),
+            [NUM_WORDS],
+            device=torch.device("cpu"),
+            observer=observer,
+        )  # fmt: skip
 
 
 def windows(size: Size, stream: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

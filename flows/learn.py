@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field, SerializeAsAny
 
 from flows.caching import ContentPolicy, cached_task
+from flows.freed_memory import keep_freed_memory
 from flows.prepare import (
     VocabularyRef,
     encoded_rows,
@@ -370,21 +371,22 @@ def followed(job: TrainingJob) -> None:
 
 def fitted(job: TrainingJob, state: TrainingState | None, observer: Observer) -> Fitted:
     """The training itself, from a kept state on, where there is one."""
-    return fit(
-        job.problem,
-        parse_variant(job.variant),
-        job.network,
-        job.training,
-        mapped_examples(job.root, job.train_ids),
-        mapped_examples(job.root, job.valid_ids),
-        [len(SPECIALS) + ref.num_words for ref in job.vocabularies],
-        device=resolve_device(job.device),
-        regularisation=job.regularisation,
-        vectors=vectors_of(Tables(job.root).read(job.vectors)) if job.vectors else None,
-        observer=observer,
-        state=state,
-        start=Checkpoints(job.root).load(job.start).weights if job.start else None,
-    )
+    with keep_freed_memory():
+        return fit(
+            job.problem,
+            parse_variant(job.variant),
+            job.network,
+            job.training,
+            mapped_examples(job.root, job.train_ids),
+            mapped_examples(job.root, job.valid_ids),
+            [len(SPECIALS) + ref.num_words for ref in job.vocabularies],
+            device=resolve_device(job.device),
+            regularisation=job.regularisation,
+            vectors=vectors_of(Tables(job.root).read(job.vectors)) if job.vectors else None,
+            observer=observer,
+            state=state,
+            start=Checkpoints(job.root).load(job.start).weights if job.start else None,
+        )
 
 
 @cached_task()

@@ -25,7 +25,6 @@ from torch import Tensor
 from .averaging import AVERAGES, WeightAverage
 from .cuda_graphs import RecordedStep, check_recordable, own_stream
 from .errors import InputError
-from .freed_memory import keep_freed_memory
 from .parallel import Ranks
 from .precision import PRECISIONS, Precision, check_precision, matmul_precision, slowness
 from .problems.problem import (
@@ -301,7 +300,7 @@ def fit(
         check_recordable(problem, network, device)
     check_usable(problem, "training", training, used_to_train=True)
     check_usable(problem, "validation", validation)
-    with _own_randomness(device, config.seed), matmul_precision("fp32"), keep_freed_memory():
+    with _own_randomness(device, config.seed), matmul_precision("fp32"):
         model = problem.build(variant, network, vocabulary_sizes).to(device)
         if isinstance(model, EstimatedModel):
             return _estimated(problem, model, config, training, validation, device, observer)

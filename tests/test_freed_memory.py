@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.freed_memory import keep_freed_memory
+from flows.freed_memory import CHOSEN_OUTSIDE, keep_freed_memory
 
 PAGE = resource.getpagesize()
 BLOCK_PAGES, NUM_BLOCKS = 7000, 4
@@ -35,6 +35,12 @@ def resident_pages() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
 
 
+@pytest.fixture(autouse=True)
+def silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CHOSEN_OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_memory_is_paged_in_once_inside_and_leaves_nothing_behind() -> None:
     with keep_freed_memory():
         faults_of_a_step()
@@ -56,3 +62,10 @@ def test_an_error_inside_gives_memory_back_too() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert resident_pages() < kept - NUM_PAGES // 2
+
+
+def test_what_the_environment_says_of_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    with keep_freed_memory():
+        faults_of_a_step()
+        assert faults_of_a_step() >= NUM_PAGES // 2

@@ -1,6 +1,7 @@
 """What the C library does with memory that is given back to it while a model trains."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's ``mallopt``."""
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
 """What glibc raises it to by itself, as large blocks are freed; ``mallopt`` takes no more."""
+CHOSEN_OUTSIDE = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Variables of the environment by which glibc is told the same."""
 
 
 @contextmanager
@@ -16,11 +19,12 @@ def keep_freed_memory() -> Iterator[None]:
 
     Each training step frees its large tensors, gradients among them, and the next one asks for the
     same again. glibc returns such blocks to the system, which clears every page of them when it is
-    next touched: thousands of page faults a step. This holds for the whole process; where the C
-    library is another one, nothing changes.
+    next touched: thousands of page faults a step. This holds for the whole process. Where the C
+    library is another one, or its environment says what to keep, nothing changes.
     """
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    told = any(name in os.environ for name in CHOSEN_OUTSIDE)
+    if told or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         yield
         return
     libc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
