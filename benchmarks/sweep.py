@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rounds import ROOT, caption, machine, show, spread
+from rounds import ROOT, machine, show, spread
 
 CORES = str(os.cpu_count() or 1)
 WAYS = {
@@ -109,7 +109,9 @@ def main() -> int:
         for way, taken in seconds.items()
     ]
     headings = ("way", "seconds", "times as fast")
-    show(f"{asked.variants}, {CORES} cores", headings, rows, caption(machine()))
+    where = machine()
+    below = f"{where['processor']}; torch {where['torch']}"
+    show(f"{asked.variants}, {CORES} cores", headings, rows, below)
     if different:
         print("side by side, variants came to other scores", file=sys.stderr)
     return int(different > 0)
