@@ -131,40 +131,44 @@ def _count(
     """What steps take, from a few of them on a CPU with a small batch."""
     # Half precision takes less than what is counted; in which form depends on the machine.
     alone = replace(config, precision="fp32", num_processes=1, cuda_graph=False)
-    with (
-        torch.random.fork_rng(devices=[]),
-        cpu_layers.everywhere(),
-        _LiveMemory() as live,
-    ):
+    with torch.random.fork_rng(devices=[]), cpu_layers.everywhere():
         torch.manual_seed(config.seed)
         model = problem.build(variant, network, vocabulary_sizes)
         model.regularise(regularisation)
         sizes = [each.numel() for each in model.parameters()]
-        live.prime = next(each for each in PRIMES if all(size % each for size in sizes))
-        batch = _of_columns(widest, live.prime, network)
+        prime = next(each for each in PRIMES if all(size % each for size in sizes))
+        batch = _of_columns(widest, prime, network)
         row_bytes = 4 * _num_outputs(model)
-        live.ignored = logits_room(len(batch.targets), row_bytes // 4)
-        loop = Loop(problem, variant, model, alone, CPU, Ranks(CPU))
-        # What is kept at the end of an epoch, of the last of them.
-        loop.keep_weights()
-        if config.averaging == "triggered":
-            loop.average.trigger()
-        for epoch in range(config.averaging_epochs):
-            loop.average.after_epoch(epoch, 0.0)
-        # The first step makes the optimizer's state; in the last, what is scheduled by steps has
-        # come to its end.
-        for step in (0, 10**9):
-            loop.counters.step = step
-            loop.step([batch] * min(config.accumulate_batches, 2), 0.0)
-        loop.snapshot()
+        live = _LiveMemory(prime, ignored=logits_room(len(batch.targets), row_bytes // 4))
+        with live:
+            _take_steps(problem, variant, model, alone, batch)
     in_buckets = 0
     if config.num_processes > 1:
         in_buckets = sum(each.nbytes for each in model.parameters() if each.requires_grad)
     return StepMemory(
-        frozenset((fixed + in_buckets, each / live.prime) for fixed, each in live.moments),
-        len(batch.targets) // live.prime,
+        frozenset((fixed + in_buckets, each / prime) for fixed, each in live.moments),
+        len(batch.targets) // prime,
         row_bytes,
     )
+
+
+def _take_steps(
+    problem: Problem, variant: Variant, model: Model, config: TrainingConfig, batch: Batch
+) -> None:
+    """What takes memory in a training: its steps, and the copies of weights that it keeps."""
+    loop = Loop(problem, variant, model, config, CPU, Ranks(CPU))
+    # What is kept at the end of an epoch, of the last of them.
+    loop.keep_weights()
+    if config.averaging == "triggered":
+        loop.average.trigger()
+    for epoch in range(config.averaging_epochs):
+        loop.average.after_epoch(epoch, 0.0)
+    # The first step makes the optimizer's state; in the last, what is scheduled by steps has
+    # come to its end.
+    for step in (0, 10**9):
+        loop.counters.step = step
+        loop.step([batch] * min(config.accumulate_batches, 2), 0.0)
+    loop.snapshot()
 
 
 def _num_outputs(model: Model) -> int:
@@ -202,11 +206,9 @@ class _LiveMemory(TorchDispatchMode):
         moments: bytes of what does not grow with the batch and of what does, after each operation.
     """
 
-    prime = 0
-    ignored: Tensor | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, prime: int, ignored: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.prime, self.ignored = prime, ignored
         self.moments: set[tuple[int, int]] = set()
         self.sizes: dict[int, int] = {}
         self.fixed = self.growing = 0
@@ -227,9 +229,7 @@ class _LiveMemory(TorchDispatchMode):
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         key = id(storage)
-        if key in self.sizes or (
-            self.ignored is not None and storage.data_ptr() == self.ignored.data_ptr()
-        ):
+        if key in self.sizes or storage.data_ptr() == self.ignored.data_ptr():
             return
         self.sizes[key] = size = storage.nbytes()
         self._count(size, 1)
@@ -239,7 +239,7 @@ class _LiveMemory(TorchDispatchMode):
         self._count(self.sizes.pop(key), -1)
 
     def _count(self, size: int, sign: int) -> None:
-        if self.prime and not size % self.prime:
+        if not size % self.prime:
             self.growing += sign * size
         else:
             self.fixed += sign * size

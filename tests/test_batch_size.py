@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,13 @@ def test_what_is_kept_beside_the_weights_leaves_less_room() -> None:
     wide = NetworkConfig(128, 256)
     alone, two = (size(0.05, network=wide, num_processes=number) for number in (1, 2))
     assert alone.batch_size < two.batch_size < 2 * alone.batch_size, "each has its own columns"
+
+
+def test_the_count_is_the_same_whatever_was_computed_before() -> None:
+    """A thread keeps room for logits, which the first count in it makes."""
+    with ThreadPoolExecutor(1) as fresh:
+        first, second = (fresh.submit(size, 0.008).result() for _ in range(2))
+    assert first == second
 
 
 def test_the_adaptive_softmax_is_counted_at_its_largest() -> None:
