@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from rounds import caption, in_new_process, machine, show  # noqa: E402
 
 from flows.freed_memory import keep_freed_memory  # noqa: E402
-from pipeline.batch_size import HOLES, _count, _widest_batch  # noqa: E402
+from pipeline.batch_size import HOLES, step_memory, widest_batch  # noqa: E402
 from pipeline.problems import LanguageModel, Problem, Seq2Seq  # noqa: E402
 from pipeline.problems.problem import Examples  # noqa: E402
 from pipeline.ragged import Ragged  # noqa: E402
@@ -85,8 +85,8 @@ def run(case: Case) -> dict[str, float]:
     with keep_freed_memory():
         fit(problem, variant, network, config, examples, examples, sizes, device=cpu)
     measured = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    widest, _ = _widest_batch(problem, examples)
-    memory = _count(problem, variant, network, config, sizes, RegularisationConfig(), widest)
+    widest, _ = widest_batch(problem, examples)
+    memory = step_memory(problem, variant, network, config, sizes, RegularisationConfig(), widest)
     return {"counted": memory.of(case.batch) / HOLES, "measured": measured}
 
 

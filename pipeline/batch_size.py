@@ -89,8 +89,10 @@ def largest_batch_size(
     Raises:
         InputError: where not even a batch of one fits.
     """
-    widest, num_columns = _widest_batch(problem, training)
-    memory = _count(problem, variant, network, config, vocabulary_sizes, regularisation, widest)
+    widest, num_columns = widest_batch(problem, training)
+    memory = step_memory(
+        problem, variant, network, config, vocabulary_sizes, regularisation, widest
+    )
     budget, num_processes = int(memory_gb * GB), config.num_processes
     if memory.of(1) > budget:
         raise InputError(
@@ -106,7 +108,7 @@ def largest_batch_size(
     return BatchSize(fits * num_processes, memory.of(fits))
 
 
-def _widest_batch(problem: Problem, training: Examples) -> tuple[Batch, int]:
+def widest_batch(problem: Problem, training: Examples) -> tuple[Batch, int]:
     """A batch of the longest rows of an epoch, and how many columns its batches have together."""
     rows = -(-len(training.inputs) // 64)
     batches = problem.widest().training_batches(training, rows, np.random.default_rng(0))
@@ -119,7 +121,7 @@ def _widest_batch(problem: Problem, training: Examples) -> tuple[Batch, int]:
     return batches[widest], num_columns
 
 
-def _count(
+def step_memory(
     problem: Problem,
     variant: Variant,
     network: NetworkConfig,
@@ -128,7 +130,10 @@ def _count(
     regularisation: RegularisationConfig,
     widest: Batch,
 ) -> StepMemory:
-    """What steps take, from a few of them on a CPU with a small batch."""
+    """What a training's steps take, from a few of them on a CPU with a small batch.
+
+    ``widest`` is a batch of its longest rows, as :func:`widest_batch` finds it.
+    """
     # Half precision takes less than what is counted; in which form depends on the machine.
     alone = replace(config, precision="fp32", num_processes=1, cuda_graph=False)
     with torch.random.fork_rng(devices=[]), cpu_layers.everywhere():
