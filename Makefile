@@ -24,6 +24,10 @@ MARKED ?= not network
 INSTALL_FIRST ?=
 BENCHMARKS ?= segmentation ingest chain data_profile word_language_model sweep step_memory
 
+# What computes with torch, tested once more as on a CPU that has nothing beyond AVX2.
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+NUMERIC := averaging cpu_layers problems recurrent regularisation search softmax training
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
@@ -43,6 +47,10 @@ demo: $(STAMP)
 test: lint
 	@echo "tests"
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "$(MARKED)" $(TESTS)
+ifeq ($(TESTS),)
+	@echo "numeric tests, restricted to AVX2"
+	@$(AVX2) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(NUMERIC:%=tests/test_%.py)
+endif
 
 lint: $(STAMP)
 	@echo "style"

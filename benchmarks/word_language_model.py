@@ -13,7 +13,7 @@ meet the same machine; the first three rounds do not count.
     limit          nothing but the matrix products of one such step, each at its own shape, summed
 
 `example` and `textbook` are written here anew, to the same sizes. The limit is what a step would
-take if all else were free. Where training knows bf16, a row more shows it; the limit stays fp32.
+take if all else were free. A row more shows bf16 where this CPU supports it; the limit stays fp32.
 --rounds is a factor on the number of rounds.
 """
 
@@ -39,6 +39,8 @@ from rounds import (
 )
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pipeline.precision import trains_in_bf16
 
 NUM_WORDS = 10_000
 BPTT = 35
@@ -262,6 +264,7 @@ def run(size: Size, text: Path | None, factor: float) -> dict[str, list[float]]:
         way: [sys.executable, __file__, *given, "--rounds", str(num_rounds),
               "--sizes", size.name, "--way", way]
         for way in WAYS
+        if "bf16" not in way or trains_in_bf16("lstm", "torch")
     }  # fmt: skip
     return seconds_in_turn(commands, num_rounds, WARM_UP)
 
@@ -305,6 +308,11 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
         width, batch = map(int, name.removeprefix("2x").split("-"))
         words = batch * BPTT
         for way in WAYS:
+            if way not in seconds:
+                rows.append(
+                    [f"2x{width}, batch {batch}", way, "not supported on this CPU", "", "", ""]
+                )
+                continue
             own = seconds[way]
             times = []
             for beside in ("example", "textbook", "limit"):

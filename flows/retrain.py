@@ -202,10 +202,10 @@ def retrain(
     chosen = [parse_variant(variant) for variant in dict.fromkeys(variants)]
     if not chosen:
         raise InputError("variants is empty: name at least one, for example lstm")
+    on = resolve_device(device)
     for variant in chosen:
         check_settings(problem, variant, network, regularisation)
-    on = resolve_device(device)
-    check_precision(training.precision, on)
+        check_precision(training.precision, on, variant)
     if training.cuda_graph:
         check_recordable(problem, network, on)
     check_processes(training.num_processes, on)

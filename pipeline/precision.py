@@ -2,22 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
+from .recurrent import RecurrentStack, Variant
+from .variants import Baseline
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def check_precision(name: str, device: torch.device) -> None:
-    """Refuse a precision that the device has not.
+def check_precision(name: str, device: torch.device, variant: Variant | Baseline) -> None:
+    """Refuse a precision in which the device cannot train the variant.
 
     Raises:
-        InputError: with those that it has.
+        InputError: with the precisions or the variant that the device supports.
     """
     if device.type == "cpu":
         here, valid = "the CPU", ("fp32", "bf16")
@@ -27,9 +31,39 @@ def check_precision(name: str, device: torch.device) -> None:
         here, valid = torch.cuda.get_device_name(device), ("fp32", "fp16")
     if name not in valid:
         raise InputError(
-            f"training.precision={name} is nothing that {here} can do: choose from "
-            f"{', '.join(valid)}"
+            f"training.precision={name} is not supported on {here}: choose from {', '.join(valid)}"
         )
+    if (
+        name == "bf16"
+        and device.type == "cpu"
+        and isinstance(variant, Variant)
+        and not trains_in_bf16(variant.cell, variant.kernel)
+    ):
+        textbook = replace(variant, kernel="textbook").name
+        raise InputError(
+            f"training.precision=bf16 is not supported on this CPU for {variant.name}: set "
+            f"training.precision=fp32, or name the variant {textbook}"
+        )
+
+
+@cache
+def trains_in_bf16(cell: str, kernel: str) -> bool:
+    """Whether this CPU trains the cell's layers in bf16; found out by one small step.
+
+    No capability that torch reports decides it: oneDNN has a bf16 LSTM from AVX-512 on, torch's
+    other layers and the textbook kernels are products, which every CPU has.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        stack = RecurrentStack(4, 4, Variant(cell, kernel=kernel))
+        inputs, lengths = torch.zeros(2, 2, 4), torch.tensor([2, 1])
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                found = sum(stack(inputs, None, each)[0].sum() for each in (None, lengths))
+            assert isinstance(found, Tensor)
+            found.backward()
+        except RuntimeError:
+            return False
+    return True
 
 
 def slowness(name: str, device: torch.device) -> str | None:

@@ -295,7 +295,7 @@ def fit(
         DivergedError: where the loss left all bounds before one epoch was whole.
     """
     check_settings(problem, variant, network, regularisation)
-    check_precision(config.precision, device)
+    check_precision(config.precision, device, variant)
     if config.cuda_graph and isinstance(variant, Variant):
         check_recordable(problem, network, device)
     check_usable(problem, "training", training, used_to_train=True)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
@@ -16,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
-from pipeline.precision import Precision, matmul_precision
+from pipeline.precision import Precision, matmul_precision, trains_in_bf16
 from pipeline.problems import (
     Classification,
     LanguageModel,
@@ -225,6 +228,9 @@ def test_half_precision_learns_the_same_and_goes_on_with_the_same_bits(
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    parsed = Variant.parse(variant)
+    if precision == "bf16" and not trains_in_bf16(parsed.cell, parsed.kernel):
+        pytest.skip(f"this CPU does not train {variant} in bf16")
     # Nobody wants fp16 on a CPU, which can do it all the same: so its scaler is tested here too.
     monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
     # No dropout for the comparison, since the masks of another type are others.
@@ -272,14 +278,49 @@ def test_a_cpu_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         told = {"architecture": "x86_64", "amx_bf16": able, "avx512_bf16": False}
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda told=told: told, raising=False)
         listener = Listener()
-        run(NextWord(), num_epochs=1, precision="bf16", observer=listener)
+        run(NextWord(), "gru", num_epochs=1, precision="bf16", observer=listener)
         assert len(listener.warnings) == warned
         assert all("training.precision=fp32" in each for each in listener.warnings)
 
 
+BF16_WITH_AVX2 = """
+import numpy as np, torch
+from pipeline.errors import InputError
+from pipeline.precision import check_precision, trains_in_bf16
+from pipeline.recurrent import CELLS, Variant
+state = torch.random.get_rng_state()
+for cell in CELLS:
+    assert trains_in_bf16(cell, "textbook"), cell
+assert torch.equal(state, torch.random.get_rng_state())
+try:
+    check_precision("bf16", torch.device("cpu"), Variant("lstm", 2))
+except InputError as error:
+    print(error)
+check_precision("fp32", torch.device("cpu"), Variant("lstm", 2))
+check_precision("bf16", torch.device("cpu"), Variant("gru", 2))
+"""
+
+
+def test_bf16_is_refused_where_the_cpu_has_no_kernel_for_the_variant() -> None:
+    """On any CPU: the process is restricted to AVX2, where oneDNN has no bf16 LSTM."""
+    avx2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", BF16_WITH_AVX2],
+        env=os.environ | avx2 | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (
+        "training.precision=bf16 is not supported on this CPU for lstm-2: set "
+        "training.precision=fp32, or name the variant lstm-2-textbook"
+    )
+
+
 def test_a_precision_that_a_device_has_not_is_refused_and_torchs_own_stays() -> None:
     for precision in ("tf32", "fp16"):
-        with pytest.raises(InputError, match=r"the CPU can do: choose from fp32, bf16"):
+        with pytest.raises(InputError, match=r"not supported on the CPU: choose from fp32, bf16"):
             run(NextWord(), precision=precision)
     torch.set_float32_matmul_precision("medium")
     try:
