@@ -52,7 +52,7 @@ def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
     from pipeline.vocabulary import VocabularyConfig
 
     def cut_plainly(tokenizer, texts):
-        clean = normalise_batch(Utf8(*texts), tokenizer.config).to_list()
+        clean = normalise_batch(Utf8(*texts), tokenizer.config.normalisation).to_list()
         rows = [jieba.lcut(text) for text in clean]
         data, token_offsets = Utf8.of([token for row in rows for token in row])
         return data, token_offsets, np.concatenate(([0], np.cumsum([len(row) for row in rows])))

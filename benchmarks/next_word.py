@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from flows import export_client
 from pipeline.onnx_export import has_preview, onnx_model
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, load_predictor
 from pipeline.problems import LanguageModel
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.text import TextConfig
@@ -82,7 +82,7 @@ def main() -> None:
     )
     weights = config.problem.build(config.variant, network, [parsed.words]).state_dict()
     words = vocabulary.to_json()
-    predictor = Predictor.from_checkpoint(config.to_dict(), weights, {"vocabulary": words})
+    predictor = load_predictor(config.to_dict(), weights, {"vocabulary": words})
     session = predictor.session()
     plain = Plain(parsed.words, parsed.hidden)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from flows.prepare import word_rows
 from pipeline.errors import InputError
 from pipeline.onnx_export import check_exportable, has_preview, onnx_model
-from pipeline.prediction import Predictor
+from pipeline.prediction import load_predictor
 from pipeline.problems import NextWord as NextWordProblem
 from pipeline.session import Session
 from pipeline.vocabulary import BOS, EOS, UNK
@@ -64,7 +64,7 @@ def export(
     folder = folder.resolve()
     _check_folder(folder)
     found = read_checkpoint(registry.checkpoint_directory(version))
-    predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies)
+    predictor = load_predictor(found.config, found.weights, found.vocabularies)
     check_exportable(predictor.config, precision)
     client = _client()
     uri = registry.dataset_uri(version, "valid")

@@ -22,7 +22,7 @@ from flows.prepare import (
 from flows.processes import TrainingProcesses
 from pipeline.batch_size import largest_batch_size
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import Predictor
+from pipeline.prediction import Predictor, load_predictor
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -408,7 +408,7 @@ def score(
     """
     tables = Tables(root)
     found = Checkpoints(root).load(checkpoint)
-    predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies, device)
+    predictor = load_predictor(found.config, found.weights, found.vocabularies, device)
     examples, written = _read_split(tables, predictor, rows, columns, texts, vocabularies)
     scores = evaluate(
         predictor,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.prediction import Predictor
+from pipeline.prediction import load_predictor
 from pipeline.search_comparison import SearchResult, compare_searches
 from warehouse.checkpoints import read_checkpoint
 from warehouse.durable import open_aside
@@ -42,7 +42,7 @@ def search_texts(
 ) -> list[SearchResult]:
     """One text answered by every way of searching."""
     found = read_checkpoint(registry.checkpoint_directory(version))
-    predictor = Predictor.from_checkpoint(found.config, found.weights, found.vocabularies)
+    predictor = load_predictor(found.config, found.weights, found.vocabularies)
     return compare_searches(predictor, text, max_tokens=max_tokens)
 
 

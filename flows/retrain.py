@@ -72,7 +72,7 @@ from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.parallel import check_processes, num_gpus
 from pipeline.precision import check_precision
-from pipeline.prediction import ModelConfig
+from pipeline.prediction import ModelConfig, read_config
 from pipeline.problems import Forecasting, Tagging
 from pipeline.profile import as_markdown
 from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
@@ -559,7 +559,7 @@ def _extended(
         )
     checkpoint = checkpoint_of(version, steps.root, registry)
     # A setting that is younger than the version has its default there.
-    there = ModelConfig.from_dict(Checkpoints(steps.root).load(checkpoint).config).to_dict()
+    there = read_config(Checkpoints(steps.root).load(checkpoint).config).to_dict()
     for variant in variants:
         wanted = ModelConfig(problem, variant, network, *texts).to_dict()
         for part in ("problem", "variant", "network", "text", "target_text"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.prediction import Candidate, Predictor
+from pipeline.prediction import Candidate, load_predictor
 from pipeline.session import Session
 from warehouse.checkpoints import read_checkpoint
 from warehouse.registry import Registry, VersionInfo
@@ -35,7 +35,7 @@ def open_session(registry: Registry, version: VersionInfo) -> Session:
     Raises InputError where it predicts no next word.
     """
     found = read_checkpoint(registry.checkpoint_directory(version))
-    return Predictor.from_checkpoint(found.config, found.weights, found.vocabularies).session()
+    return load_predictor(found.config, found.weights, found.vocabularies).session()
 
 
 def suggestions(session: Session, lines: Iterable[bytes], top: int) -> Iterator[Suggestion]:

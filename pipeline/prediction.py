@@ -68,7 +68,7 @@ class ModelConfig:
     length_ratio: float | None = field(default=None, kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, which :meth:`from_dict` reads back."""
+        """Plain values for JSON, which :func:`read_config` reads back."""
         return {
             "format": FORMAT,
             "problem": asdict(self.problem),
@@ -78,28 +78,6 @@ class ModelConfig:
             "target_text": asdict(self.target_text) if self.target_text else None,
             "length_ratio": self.length_ratio,
         }
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":
-        """The configuration that :meth:`to_dict` wrote.
-
-        Raises:
-            InputError: for a format that this code does not know.
-        """
-        if config.get("format") != FORMAT:
-            raise InputError(
-                f"the checkpoint has format {config.get('format')!r}, this code reads {FORMAT}: "
-                f"train the model again, or use the version of Tidemill that wrote it"
-            )
-        settings = dict(config["problem"])
-        texts = (config["text"], config["target_text"])
-        return cls(
-            PROBLEMS[settings["name"]](**settings),
-            parse_variant(config["variant"]),
-            NetworkConfig(**config["network"]),
-            *(TextConfig(**text) if text else None for text in texts),
-            length_ratio=config.get("length_ratio"),
-        )
 
 
 class Predictor(ABC):
@@ -134,38 +112,6 @@ class Predictor(ABC):
             Tokenizer(text, subwords=learnt)
             for text, learnt in zip(self.texts, self.subwords, strict=True)
         )
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        config: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        vocabularies: Mapping[str, str],
-        device: str = "cpu",
-    ) -> "Predictor":
-        """The predictor of a checkpoint's parts.
-
-        Args:
-            config: what :meth:`ModelConfig.to_dict` gave.
-            vocabularies: ``vocabulary`` and, for pairs, ``target_vocabulary``, as JSON; where text
-                is cut into subwords also ``subwords`` and ``target_subwords``.
-
-        Raises:
-            InputError: for an unknown format or device.
-        """
-        described = ModelConfig.from_dict(config)
-        names = VOCABULARIES[: len(described.problem.columns)]
-        words = [Vocabulary.from_json(vocabularies[name]) for name in names]
-        model = described.problem.build(
-            described.variant, described.network, [len(vocabulary) for vocabulary in words]
-        )
-        model.load_state_dict(dict(weights))
-        predictor = PREDICTORS[described.problem.name]
-        subwords = [
-            Subwords.from_json(vocabularies[name]) if name in vocabularies else None
-            for name in SUBWORDS
-        ]
-        return predictor(described, model, words, resolve_device(device), subwords)
 
     def predict(self, texts: Sequence[str], **parameters: Any) -> list[list[Candidate]]:
         """Answers to each text, best first; see ``parameters`` for what can be set.
@@ -513,3 +459,56 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "seq2seq": Seq2SeqPredictor,
     "tagging": TaggingPredictor,
 }
+
+
+def read_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The configuration that :meth:`ModelConfig.to_dict` wrote.
+
+    Raises:
+        InputError: for a format that this code does not know.
+    """
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"the checkpoint has format {config.get('format')!r}, this code reads {FORMAT}: "
+            f"train the model again, or use the version of Tidemill that wrote it"
+        )
+    settings = dict(config["problem"])
+    texts = (config["text"], config["target_text"])
+    return ModelConfig(
+        PROBLEMS[settings["name"]](**settings),
+        parse_variant(config["variant"]),
+        NetworkConfig(**config["network"]),
+        *(TextConfig(**text) if text else None for text in texts),
+        length_ratio=config.get("length_ratio"),
+    )
+
+
+def load_predictor(
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    vocabularies: Mapping[str, str],
+    device: str = "cpu",
+) -> Predictor:
+    """The predictor of a checkpoint's parts.
+
+    Args:
+        config: what :meth:`ModelConfig.to_dict` gave.
+        vocabularies: ``vocabulary`` and, for pairs, ``target_vocabulary``, as JSON; where text
+            is cut into subwords also ``subwords`` and ``target_subwords``.
+
+    Raises:
+        InputError: for an unknown format or device.
+    """
+    described = read_config(config)
+    names = VOCABULARIES[: len(described.problem.columns)]
+    words = [Vocabulary.from_json(vocabularies[name]) for name in names]
+    model = described.problem.build(
+        described.variant, described.network, [len(vocabulary) for vocabulary in words]
+    )
+    model.load_state_dict(dict(weights))
+    predictor = PREDICTORS[described.problem.name]
+    subwords = [
+        Subwords.from_json(vocabularies[name]) if name in vocabularies else None
+        for name in SUBWORDS
+    ]
+    return predictor(described, model, words, resolve_device(device), subwords)

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import orjson
 
 from .errors import InputError
-from .text import BLANKS, TextConfig, Utf8, normalise_batch
+from .text import BLANKS, Utf8, normalise_batch
 
 KINDS: dict[str, tuple[str, ...]] = {
     "dialogues": ("topic", "user1", "user2", "dialog"),
@@ -77,7 +77,6 @@ RAW_BYTES = 4096
 """How much of a rejected line is kept."""
 
 _PREFIX = re.compile(rf"[Uu][Ss][Ee][Rr]([12])[{re.escape(BLANKS)}]*[：:]")
-_GROUP_TEXT = TextConfig()
 _TYPES = {
     dict: "an object",
     list: "a list",
@@ -527,7 +526,7 @@ def _dialogues(
         rows = [row for row, keep in zip(rows, filled.tolist()) if keep]
         places = places[filled]
         offsets = np.concatenate(([0], offsets[1:][filled]))
-    clean = normalise_batch(utterances, _GROUP_TEXT, known_utf8=True)
+    clean = normalise_batch(utterances, known_utf8=True)
     groups = _groups(clean.data, clean.offsets[offsets])
     topics = Utf8.of([row[topic] for row in rows])
     # Rows without utterances are rejected and counted as such, not as utterances that were dropped.
@@ -652,7 +651,7 @@ def _are_sound_pairs(rows: list[Any], names: tuple[str, ...]) -> bool:
 
 def _pairs(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Pairs:
     sources, targets = (Utf8.of([row[name].strip(BLANKS) for row in rows]) for name in names)
-    clean = normalise_batch(sources, _GROUP_TEXT)
+    clean = normalise_batch(sources)
     return Pairs(places, _groups(clean.data, clean.offsets), sources, targets)
 
 
@@ -672,7 +671,7 @@ def _fault_of_text(row: Any, names: tuple[str, ...]) -> tuple[str, str] | None:
 
 def _texts(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ...]) -> Dialogues:
     texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
-    clean = normalise_batch(texts, _GROUP_TEXT)
+    clean = normalise_batch(texts)
     return Dialogues(
         places,
         _groups(clean.data, clean.offsets),
@@ -730,7 +729,7 @@ def _labelled(
     allowed: tuple[str, ...],
 ) -> Labelled:
     texts = Utf8.of([row[names[0]].strip(BLANKS) for row in rows])
-    clean = normalise_batch(texts, _GROUP_TEXT)
+    clean = normalise_batch(texts)
     labels = Utf8.of([_label_of(row[names[1]], allowed) for row in rows])
     return Labelled(places, _groups(clean.data, clean.offsets), texts, labels)
 
@@ -758,7 +757,7 @@ def _tagged(rows: list[Any], places: npt.NDArray[np.int64], names: tuple[str, ..
     tokens, tags = (Utf8.of(list(chain.from_iterable(row[name] for row in rows))) for name in names)
     offsets = np.cumsum([0, *(len(row[names[0]]) for row in rows)])
     whole = Utf8.of(["".join(row[names[0]]) for row in rows])
-    clean = normalise_batch(whole, _GROUP_TEXT)
+    clean = normalise_batch(whole)
     return Tagged(places, _groups(clean.data, clean.offsets), offsets, tokens, tags)
 
 

@@ -304,7 +304,7 @@ class TextConfig:
 def check_user_word(entry: str, config: TextConfig) -> None:
     """Raise `InputError` for an entry of a user dictionary that could never have an effect."""
     word, frequency, _ = user_word(entry)
-    clean = _normalise_as(word, config)
+    clean = _normalise_as(word, config.normalisation, config.lowercase)
     if word != clean:
         raise InputError(f"the user word {word!r} never occurs in normalised text: write {clean!r}")
     if not can_join(word):
@@ -319,22 +319,28 @@ def check_user_word(entry: str, config: TextConfig) -> None:
         )
 
 
-def _normalise_as(text: str, config: TextConfig) -> str:
-    text = normalise(text, config.normalisation)
-    return text.lower() if config.lowercase else text
+def _normalise_as(text: str, steps: Sequence[str], lowercase: bool) -> str:
+    text = normalise(text, steps)
+    return text.lower() if lowercase else text
 
 
 # --- normalisation of a column --------------------------------------------------------------------
 
 
-def normalise_batch(texts: Utf8, config: TextConfig, *, known_utf8: bool = False) -> Utf8:
-    """What `normalise` (and `lowercase`) make of every text of a column.
+def normalise_batch(
+    texts: Utf8,
+    steps: tuple[str, ...] = DEFAULT_STEPS,
+    *,
+    lowercase: bool = False,
+    known_utf8: bool = False,
+) -> Utf8:
+    """Clean every text of a column as `normalise` does, then lowercase it if asked to.
 
     Rows that need no work are found by a table of characters and passed through; where no row needs
     any, no byte is copied. Raises `InputError` for a row that is not UTF-8, if that is not known.
     """
     pieces = [
-        _normalise_chunk(texts.rows(first, last), config, known_utf8)
+        _normalise_chunk(texts.rows(first, last), steps, lowercase, known_utf8)
         for first, last in chunks(texts.offsets)
     ]
     if all(piece.data is texts.data for piece in pieces):
@@ -342,25 +348,15 @@ def normalise_batch(texts: Utf8, config: TextConfig, *, known_utf8: bool = False
     return _concatenate(pieces)
 
 
-def needs_normalising(texts: Utf8, config: TextConfig) -> Mask:
-    """bool [N]: the rows that the string functions are asked for.
-
-    Where it is False, `normalise` is the identity, and `lowercase` changes ASCII letters at most.
-    """
-    found = [
-        _suspect_rows(_decode(chunk), _boundaries(chunk), config)
-        for chunk in (texts.rows(first, last) for first, last in chunks(texts.offsets))
-    ]
-    return np.concatenate([np.zeros(0, bool), *found])
-
-
-def _normalise_chunk(texts: Utf8, config: TextConfig, known_utf8: bool) -> Utf8:
+def _normalise_chunk(
+    texts: Utf8, steps: tuple[str, ...], lowercase: bool, known_utf8: bool
+) -> Utf8:
     if known_utf8:
-        suspect = _suspect_rows_of_bytes(texts, config)
+        suspect = _suspect_rows_of_bytes(texts, steps, lowercase)
     else:
-        suspect = _suspect_rows(_decode(texts), _boundaries(texts), config)
-    texts = _normalise_rows(texts, np.flatnonzero(suspect), config)
-    if config.lowercase:
+        suspect = _suspect_rows(_decode(texts), _boundaries(texts), steps, lowercase)
+    texts = _normalise_rows(texts, np.flatnonzero(suspect), steps, lowercase)
+    if lowercase:
         data = texts.data[texts.offsets[0] : texts.offsets[-1]]
         capital = (data >= ord("A")) & (data <= ord("Z"))
         if capital.any():
@@ -369,7 +365,7 @@ def _normalise_chunk(texts: Utf8, config: TextConfig, known_utf8: bool) -> Utf8:
     return texts
 
 
-def _normalise_rows(texts: Utf8, rows: Offsets, config: TextConfig) -> Utf8:
+def _normalise_rows(texts: Utf8, rows: Offsets, steps: tuple[str, ...], lowercase: bool) -> Utf8:
     """Put in place of each of these rows what `normalise` makes of it."""
     if not len(rows):
         return texts
@@ -380,7 +376,7 @@ def _normalise_rows(texts: Utf8, rows: Offsets, config: TextConfig) -> Utf8:
     done = int(offsets[0])
     for row in rows.tolist():
         start, stop = int(offsets[row]), int(offsets[row + 1])
-        clean = _normalise_as(data[start:stop].tobytes().decode(), config).encode()
+        clean = _normalise_as(data[start:stop].tobytes().decode(), steps, lowercase).encode()
         pieces += (whole[done:start], clean)
         lengths[row] = len(clean)
         done = stop
@@ -388,10 +384,12 @@ def _normalise_rows(texts: Utf8, rows: Offsets, config: TextConfig) -> Utf8:
     return Utf8(np.frombuffer(b"".join(pieces), np.uint8), _offsets_of(lengths))
 
 
-def _suspect_rows(codes: CodePoints, starts: Offsets, config: TextConfig) -> Mask:
+def _suspect_rows(
+    codes: CodePoints, starts: Offsets, steps: tuple[str, ...], lowercase: bool
+) -> Mask:
     """bool [N]: the rows that normalisation may change. `starts`: [N+1] positions in `codes`."""
-    suspect = _suspect_characters(config.normalisation, config.lowercase)[codes]
-    if "blanks" in config.normalisation and len(codes):
+    suspect = _suspect_characters(steps, lowercase)[codes]
+    if "blanks" in steps and len(codes):
         blank = codes == 0x20
         # A blank behind a blank, or at an end of its row.
         suspect[1:] |= blank[1:] & blank[:-1]
@@ -404,12 +402,11 @@ def _suspect_rows(codes: CodePoints, starts: Offsets, config: TextConfig) -> Mas
     return rows
 
 
-def _suspect_rows_of_bytes(texts: Utf8, config: TextConfig) -> Mask:
+def _suspect_rows_of_bytes(texts: Utf8, steps: tuple[str, ...], lowercase: bool) -> Mask:
     """The same for rows that are UTF-8 for certain: few characters need to be decoded then."""
     first, last = int(texts.offsets[0]), int(texts.offsets[-1])
     whole = texts.data[first:last].tobytes()
     offsets = texts.offsets - first
-    steps, lowercase = config.normalisation, config.lowercase
     marks = np.frombuffer(whole.translate(_suspect_bytes(steps, lowercase)), bool)
     places = np.flatnonzero(marks)
     data = np.frombuffer(whole + bytes(3), np.uint8)
@@ -580,7 +577,7 @@ class Tokenizer:
 
     def normalise(self, text: str) -> str:
         """The text that is cut: `normalise` by the configured steps, then lower case if asked."""
-        return _normalise_as(text, self.config)
+        return _normalise_as(text, self.config.normalisation, self.config.lowercase)
 
     def tokenize(self, text: str) -> list[str]:
         """Normalise one text and cut it.
@@ -604,8 +601,9 @@ class Tokenizer:
             cut = self._cut_english
         else:
             cut = self._cut_characters
+        steps, lowercase = self.config.normalisation, self.config.lowercase
         pieces = [
-            cut(_normalise_chunk(texts.rows(first, last), self.config, known_utf8=False))
+            cut(_normalise_chunk(texts.rows(first, last), steps, lowercase, known_utf8=False))
             for first, last in chunks(texts.offsets)
         ]
         if not pieces:
@@ -727,7 +725,7 @@ def uncut_batch(texts: Utf8, config: TextConfig) -> tuple[Utf8, Offsets, Offsets
 
     This is what subwords are learnt from, before there are any.
     """
-    clean = normalise_batch(texts, config)
+    clean = normalise_batch(texts, config.normalisation, lowercase=config.lowercase)
     data = clean.data[clean.offsets[0] : clean.offsets[-1]]
     offsets = clean.offsets - clean.offsets[0]
     filled = np.diff(offsets) > 0

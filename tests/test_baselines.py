@@ -11,7 +11,7 @@ import torch
 from pipeline.baselines.ngram import KneserNey
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, load_predictor
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -166,7 +166,7 @@ def test_a_checkpoint_predicts_and_is_evaluated(problem: Problem) -> None:
         [len(WORDS)],
         device=CPU,
     ).weights
-    predictor = Predictor.from_checkpoint(
+    predictor = load_predictor(
         json.loads(json.dumps(config.to_dict())), weights, {"vocabulary": WORDS.to_json()}
     )
     assert predictor.config == config

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import InputError
 from pipeline.evaluation import EvaluationConfig, evaluate, token_statistics
 from pipeline.metrics import METRICS, bleu_statistics
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, Predictor, load_predictor
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.problems.problem import Examples, TokenScores
 from pipeline.ragged import Ragged
@@ -33,7 +33,7 @@ def untrained(problem: Problem, vocabulary: Vocabulary) -> Predictor:
     sizes = [len(vocabulary)] * (2 if (len(problem.columns) == 2) else 1)
     model = problem.build(config.variant, config.network, sizes)
     names = ("vocabulary", "target_vocabulary")
-    return Predictor.from_checkpoint(
+    return load_predictor(
         config.to_dict(),
         model.state_dict(),
         {name: vocabulary.to_json() for name in names},

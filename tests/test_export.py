@@ -18,7 +18,7 @@ from flows.cli import main
 from flows.export import export
 from flows.export_client import NextWord, splitter
 from pipeline.errors import InputError
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, Predictor, load_predictor
 from pipeline.problems import LanguageModel, Problem
 from pipeline.problems import NextWord as NextWordProblem
 from pipeline.problems.problem import Examples
@@ -88,7 +88,7 @@ def publish(root: Path, registry: Registry, problem: Problem, variant: str, uri:
 
 def predictor_of(registry: Registry, name: str, version: int) -> Predictor:
     found = read_checkpoint(registry.checkpoint_directory(registry.find(name, version)))
-    return Predictor.from_checkpoint(found.config, found.weights, found.vocabularies)
+    return load_predictor(found.config, found.weights, found.vocabularies)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.prediction import BATCH_ROWS, ModelConfig, Predictor
+from pipeline.prediction import BATCH_ROWS, ModelConfig, Predictor, load_predictor, read_config
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -163,9 +163,9 @@ def test_the_configuration_reads_back() -> None:
         length_ratio=1.75,
     )
     kept = json.loads(json.dumps(config.to_dict()))
-    assert ModelConfig.from_dict(kept) == config
+    assert read_config(kept) == config
     del kept["length_ratio"]  # of a version that is older than this setting
-    assert ModelConfig.from_dict(kept) == replace(config, length_ratio=None)
+    assert read_config(kept) == replace(config, length_ratio=None)
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -195,14 +195,14 @@ def test_texts_of_any_length_are_answered_in_their_order() -> None:
 def test_an_unknown_format_is_refused() -> None:
     config: dict[str, Any] = ModelConfig(NextWord(), Variant(), NetworkConfig(), ZH).to_dict()
     with pytest.raises(InputError, match="format 99"):
-        ModelConfig.from_dict(config | {"format": 99})
+        read_config(config | {"format": 99})
 
 
 def test_weights_of_another_vocabulary_are_not_taken() -> None:
     predictor = trained(NextWord(window=3), epochs=1)
     weights = predictor.model.state_dict()
     with pytest.raises(RuntimeError, match="size mismatch"):
-        Predictor.from_checkpoint(
+        load_predictor(
             predictor.config.to_dict(), weights, {"vocabulary": Vocabulary(["一"]).to_json()}
         )
 
@@ -267,7 +267,7 @@ def fitted_predictor(
         device=torch.device("cpu"),
     )
     names = ("vocabulary", "target_vocabulary")
-    return Predictor.from_checkpoint(
+    return load_predictor(
         json.loads(json.dumps(config.to_dict())),
         fitted.weights,
         {name: words.to_json() for name, words in zip(names, vocabularies, strict=False)},

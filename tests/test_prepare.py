@@ -15,7 +15,7 @@ from flows.ingest import ingest_sources
 from flows.prepare import SplitRefs, with_user_dictionary
 from flows.retrain import RetrainReport, retrain
 from pipeline.errors import InputError
-from pipeline.prediction import Predictor
+from pipeline.prediction import load_predictor
 from pipeline.problems import NextWord
 from pipeline.records import RecordsConfig, SplitsConfig
 from pipeline.recurrent import NetworkConfig
@@ -236,9 +236,7 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
 
     # What the checkpoint cuts by is what the training text was cut by.
     checkpoint = checkpoint_of(warehouse, report)
-    predictor = Predictor.from_checkpoint(
-        checkpoint.config, checkpoint.weights, checkpoint.vocabularies
-    )
+    predictor = load_predictor(checkpoint.config, checkpoint.weights, checkpoint.vocabularies)
     for split, rows in report.splits.tables.items():
         assert predictor.tokenized(written[split]) == list(
             prepare.word_rows(tables, rows, "tokens")

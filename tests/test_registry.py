@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, load_predictor
 from pipeline.problems import Problem
 from pipeline.problems.language_model import LanguageModel
 from pipeline.problems.next_word import NextWord
@@ -388,7 +388,7 @@ def test_the_real_pipeline_travels(registry: Registry, root: Path, problem: Prob
     names = ["vocabulary", "target_vocabulary"][:sides]
     vocabularies = {name: vocabulary.to_json() for name in names}
     ref = Checkpoints(root).save(config.to_dict(), model.state_dict(), vocabularies, [])
-    here = Predictor.from_checkpoint(config.to_dict(), model.state_dict(), vocabularies)
+    here = load_predictor(config.to_dict(), model.state_dict(), vocabularies)
     registry.publish(
         publication(
             root,

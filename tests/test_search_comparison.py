@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, Predictor, load_predictor
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
 from pipeline.recurrent import NetworkConfig, Variant
 from pipeline.search_comparison import compare_searches
@@ -24,9 +24,7 @@ def untrained(problem: Problem) -> Predictor:
     weights = {name: 3 * value for name, value in model.state_dict().items()}
     config = ModelConfig(problem, variant, network, *[TEXT] * num_columns)
     names = ("vocabulary", "target_vocabulary")[:num_columns]
-    return Predictor.from_checkpoint(
-        config.to_dict(), weights, dict.fromkeys(names, WORDS.to_json())
-    )
+    return load_predictor(config.to_dict(), weights, dict.fromkeys(names, WORDS.to_json()))
 
 
 @pytest.mark.parametrize("problem", [Seq2Seq(), LanguageModel()])

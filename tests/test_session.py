@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import session as session_module
 from pipeline.errors import InputError
-from pipeline.prediction import Candidate, ModelConfig, Predictor
+from pipeline.prediction import Candidate, ModelConfig, Predictor, load_predictor
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem
 from pipeline.problems.problem import Examples
 from pipeline.ragged import Ragged
@@ -37,7 +37,7 @@ def predictor_of(problem: Problem, variant: str, unit: str = "char") -> Predicto
     if variant.startswith("ngram"):
         model.estimate(Examples(Ragged.of([WORDS.encode(list(t)) for t in ("我们今天去", "你好")])))
     names = ("vocabulary", "target_vocabulary")[: len(problem.columns)]
-    return Predictor.from_checkpoint(
+    return load_predictor(
         config.to_dict(), model.state_dict(), dict.fromkeys(names, WORDS.to_json())
     )
 

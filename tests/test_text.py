@@ -12,7 +12,6 @@ from pipeline.text import (
     TextConfig,
     Tokenizer,
     Utf8,
-    needs_normalising,
     normalise,
     normalise_batch,
 )
@@ -125,14 +124,12 @@ def test_settings_read_from_json_are_equal():
 @given(st.lists(ANY_TEXT, max_size=5), STEPS, st.booleans())
 @settings(max_examples=150)
 def test_normalise_batch_is_normalise_row_by_row(texts, steps, lowercase):
-    config = TextConfig(normalisation=steps, lowercase=lowercase)
     expected = [normalise(text, steps) for text in texts]
     expected = [text.lower() for text in expected] if lowercase else expected
     column = Utf8.of(texts)
-    assert normalise_batch(column, config).to_list() == expected
-    assert normalise_batch(column, config, known_utf8=True).to_list() == expected
-    for text, dirty in zip(texts, needs_normalising(column, config).tolist()):
-        assert dirty or normalise(text, steps) == text
+    for known_utf8 in (False, True):
+        found = normalise_batch(column, steps, lowercase=lowercase, known_utf8=known_utf8)
+        assert found.to_list() == expected
 
 
 def test_no_single_character_or_pair_slips_past_the_mask():
@@ -140,31 +137,32 @@ def test_no_single_character_or_pair_slips_past_the_mask():
     codes = [code for code in range(0x30000) if not 0xD800 <= code < 0xE000]
     for frame in ("{}", "e{}가", "가{}e", "a{}\u0301"):
         texts = [frame.format(chr(code)) for code in codes]
-        for text, dirty in zip(texts, needs_normalising(Utf8.of(texts), TextConfig()).tolist()):
-            assert dirty or normalise(text, DEFAULT_STEPS) == text
+        found = normalise_batch(Utf8.of(texts)).to_list()
+        assert found == [normalise(text, DEFAULT_STEPS) for text in texts]
 
 
 def test_lower_case_in_a_column():
     texts = [f"A{chr(code)}Z" for code in range(0x30000) if not 0xD800 <= code < 0xE000]
-    config = TextConfig(normalisation=(), lowercase=True)
-    assert normalise_batch(Utf8.of(texts), config).to_list() == [text.lower() for text in texts]
+    found = normalise_batch(Utf8.of(texts), (), lowercase=True).to_list()
+    assert found == [text.lower() for text in texts]
 
 
 def test_no_composition_slips_past_the_mask():
     pairs = [unicodedata.normalize("NFD", chr(code)) for code in range(0x30000)]
     pairs = [pair for pair in pairs if not unicodedata.is_normalized("NFC", pair)]
     assert len(pairs) > 11_000
-    assert needs_normalising(Utf8.of(pairs), TextConfig()).all()
+    found = normalise_batch(Utf8.of(pairs)).to_list()
+    assert found == [normalise(pair) for pair in pairs]
 
 
 def test_clean_columns_pass_without_a_copy():
     column = Utf8.of(["不用改。", "", "hello, world"])
-    assert normalise_batch(column, TextConfig()) is column
+    assert normalise_batch(column) is column
 
 
 def test_a_slice_of_a_column_is_a_column():
     column = Utf8.of(["ＡＡ", "面 ", "好", "ＢＢ"]).rows(1, 3)
-    assert normalise_batch(column, TextConfig()).to_list() == ["面", "好"]
+    assert normalise_batch(column).to_list() == ["面", "好"]
     tokens, _, list_offsets = Tokenizer(TextConfig()).tokenize_batch(column)
     assert tokens.to_list() == ["面", "好"]
     assert list_offsets.tolist() == [0, 1, 2]
@@ -173,7 +171,7 @@ def test_a_slice_of_a_column_is_a_column():
 def test_bytes_that_are_not_utf8_are_named():
     column = Utf8.of_bytes([b"ok", b"a\xffb"])
     with pytest.raises(InputError, match="text 1"):
-        normalise_batch(column, TextConfig())
+        normalise_batch(column)
 
 
 def test_chinese_words():

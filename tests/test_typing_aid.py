@@ -3,7 +3,7 @@
 import torch
 
 from flows.typing_aid import suggestions
-from pipeline.prediction import ModelConfig, Predictor
+from pipeline.prediction import ModelConfig, load_predictor
 from pipeline.problems import NextWord
 from pipeline.recurrent import NetworkConfig
 from pipeline.session import Session
@@ -19,7 +19,7 @@ def session() -> Session:
     )
     torch.manual_seed(1)
     model = problem.build(config.variant, config.network, [len(words)])
-    return Predictor.from_checkpoint(
+    return load_predictor(
         config.to_dict(), model.state_dict(), {"vocabulary": words.to_json()}
     ).session()
 

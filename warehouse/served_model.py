@@ -37,7 +37,7 @@ class ServedModel(PythonModel):
         checkpoint = Path(context.artifacts["checkpoint"])
         package = import_under_own_name(Path(context.artifacts["pipeline"]))
         prediction = importlib.import_module(f"{package.__name__}.prediction")
-        self._predictor = prediction.Predictor.from_checkpoint(
+        self._predictor = prediction.load_predictor(
             json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
             load_file(checkpoint / "weights.safetensors"),
             {
