@@ -28,14 +28,27 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq  # noqa: E402
-from pipeline.problems.problem import Examples  # noqa: E402
-from pipeline.ragged import Ragged  # noqa: E402
-from pipeline.recurrent import NetworkConfig, Variant  # noqa: E402
-from pipeline.regularisation import RegularisationConfig  # noqa: E402
-from pipeline.text import TextConfig, Tokenizer  # noqa: E402
-from pipeline.training import TrainingConfig, fit  # noqa: E402
-from pipeline.vocabulary import Vocabulary, VocabularyConfig  # noqa: E402
+from pipeline.networks.recurrent import (
+    NetworkConfig,
+    Variant,
+)
+from pipeline.networks.regularisation import RegularisationConfig
+from pipeline.problems import (
+    LanguageModel,
+    NextWord,
+    Problem,
+    Seq2Seq,
+)
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.text.config import TextConfig
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.vocabulary import (
+    Vocabulary,
+    VocabularyConfig,
+)
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,17 @@ SECONDS_OF_BATCHES = 3.0
 
 def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
     """CPU seconds of each stage, peak memory, tokens, and a digest of the ids of all splits."""
-    from flows import prepare
-    from flows.caching import Steps
     from flows.ingest import ingest_sources
-    from flows.learn import mapped_examples
-    from pipeline.records import RecordsConfig, SplitsConfig
-    from pipeline.segmentation import packaged_jieba
-    from pipeline.text import TextConfig, Utf8, normalise_batch
-    from pipeline.vocabulary import VocabularyConfig
+    from flows.prepare import splits as prepare
+    from flows.steps.steps import Steps
+    from flows.training.train import mapped_examples
+    from pipeline.records.contract import RecordsConfig
+    from pipeline.splits.splits import SplitsConfig
+    from pipeline.text.config import TextConfig
+    from pipeline.text.normalise import normalise_batch
+    from pipeline.text.segmentation import packaged_jieba
+    from pipeline.text.utf8 import Utf8
+    from pipeline.text.vocabulary import VocabularyConfig
 
     def cut_plainly(tokenizer, texts):
         clean = normalise_batch(Utf8(*texts), tokenizer.config.normalisation).to_list()
@@ -132,7 +135,7 @@ def read_batches(
     root: Path, digest: str, by_length: bool, seconds: float = 3.0
 ) -> dict[str, float]:
     """Tokens a CPU second of padded batches, what of them is padding, and peak memory."""
-    from pipeline.ragged import Ragged
+    from pipeline.problems.ragged import Ragged
     from warehouse.arrays import Arrays
 
     arrays = Arrays(root).load(f"ids-{digest}")

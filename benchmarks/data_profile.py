@@ -10,14 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from flows.caching import Steps
-from flows.catalogue import SAMPLES
+from flows.environment import SAMPLES
 from flows.ingest import ingest_sources
-from flows.prepare import cut_and_divide
+from flows.prepare.splits import cut_and_divide
 from flows.profile import profile_snapshot
-from pipeline.records import RecordsConfig, SplitsConfig
-from pipeline.text import TextConfig
-from pipeline.vocabulary import VocabularyConfig
+from flows.steps.steps import Steps
+from pipeline.records.contract import RecordsConfig
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import VocabularyConfig
 
 
 class TimedSteps(Steps):

@@ -109,9 +109,9 @@ def pandas_reader() -> Callable[[Path, Path], None]:
 
 
 def our_reader() -> Callable[[Path, Path], None]:
-    from flows.caching import Steps
     from flows.ingest import ingest_sources
-    from pipeline.records import RecordsConfig
+    from flows.steps.steps import Steps
+    from pipeline.records.contract import RecordsConfig
 
     def read(source: Path, folder: Path) -> None:
         ingest_sources(Steps(folder / "warehouse"), "talks", [str(source)], RecordsConfig())

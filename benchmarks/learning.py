@@ -33,14 +33,16 @@ from translation import BEAM, SIZE, prepare, tidemill_parts
 sys.path.insert(0, str(ROOT))
 
 from pipeline import prediction
-from pipeline.prediction import ModelConfig, Seq2SeqPredictor
-from pipeline.problems import seq2seq
-from pipeline.problems.problem import order_by_length
-from pipeline.problems.seq2seq import Attention, EncoderDecoder, PairBatches, Seq2Seq
-from pipeline.ragged import Ragged
-from pipeline.text import TextConfig
-from pipeline.training import Observer, TrainingConfig, fit
-from pipeline.vocabulary import PAD
+from pipeline.problems.batches import order_by_length
+from pipeline.problems.predictor import ModelConfig
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.seq2seq import problem as seq2seq
+from pipeline.problems.seq2seq.answers import Seq2SeqPredictor
+from pipeline.problems.seq2seq.problem import Attention, EncoderDecoder, PairBatches, Seq2Seq
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import PAD
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import Observer, fit
 
 NUM_VALID = 1_000
 CPU = torch.device("cpu")

@@ -28,13 +28,14 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from flows import export_client
+from flows.export import export_client
+from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.onnx_export import has_preview, onnx_model
-from pipeline.prediction import ModelConfig, load_predictor
+from pipeline.prediction import load_predictor
 from pipeline.problems import LanguageModel
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig
-from pipeline.vocabulary import EOS, SPECIALS, UNK, Vocabulary
+from pipeline.problems.predictor import ModelConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import EOS, SPECIALS, UNK, Vocabulary
 
 TOP = 10
 

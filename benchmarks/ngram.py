@@ -27,8 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 WIKITEXT = ROOT.parent / "shared" / "data" / "text"
 sys.path.insert(0, str(ROOT))
 
-from pipeline.baselines.ngram import KneserNey  # noqa: E402
-from pipeline.vocabulary import BOS, EOS, SPECIALS, UNK  # noqa: E402
+from pipeline.baselines.ngram import KneserNey
+from pipeline.text.vocabulary import (
+    BOS,
+    EOS,
+    SPECIALS,
+    UNK,
+)
 
 
 def tokens(path: Path) -> list[str]:

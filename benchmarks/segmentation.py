@@ -67,8 +67,10 @@ def peak_mb() -> float:
 
 def measure(way: str, texts: list[str]) -> tuple[float, float, float, int]:
     """CPU seconds to start and to cut, peak memory in MB, number of tokens."""
-    from pipeline.segmentation import packaged_jieba
-    from pipeline.text import TextConfig, Tokenizer, Utf8
+    from pipeline.text.config import TextConfig
+    from pipeline.text.segmentation import packaged_jieba
+    from pipeline.text.tokenizer import Tokenizer
+    from pipeline.text.utf8 import Utf8
 
     column = Utf8.of(texts)
     start = time.process_time()
@@ -133,7 +135,7 @@ def fuzzed(words: list[str]) -> list[str]:
 
 def user_words_from(texts: list[str]) -> tuple[str, ...]:
     """Strings that stand in the texts and are no words: so that they make a difference."""
-    from pipeline.segmentation import can_join, packaged_jieba
+    from pipeline.text.segmentation import can_join, packaged_jieba
 
     draw, known, found = random.Random(21), packaged_jieba().FREQ, set()
     while len(found) < NUM_USER_WORDS:
@@ -147,8 +149,10 @@ def user_words_from(texts: list[str]) -> tuple[str, ...]:
 
 def verify(folder: Path, every: int) -> int:
     """Compare all tokens and print the counts. Returns how many texts are cut differently."""
-    from pipeline.segmentation import cut_text, packaged_jieba
-    from pipeline.text import TextConfig, Tokenizer, Utf8
+    from pipeline.text.config import TextConfig
+    from pipeline.text.segmentation import cut_text, packaged_jieba
+    from pipeline.text.tokenizer import Tokenizer
+    from pipeline.text.utf8 import Utf8
 
     sets = dict(corpus(folder)) if folder.is_dir() else {}
     real = [text for texts in sets.values() for text in texts if text]

@@ -21,16 +21,28 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rounds import caption, in_new_process, machine, show  # noqa: E402
+from rounds import caption, in_new_process, machine, show
 
-from flows.freed_memory import keep_freed_memory  # noqa: E402
-from pipeline.batch_size import HOLES, step_memory, widest_batch  # noqa: E402
-from pipeline.problems import LanguageModel, Problem, Seq2Seq  # noqa: E402
-from pipeline.problems.problem import Examples  # noqa: E402
-from pipeline.ragged import Ragged  # noqa: E402
-from pipeline.recurrent import NetworkConfig, Variant  # noqa: E402
-from pipeline.regularisation import RegularisationConfig  # noqa: E402
-from pipeline.training import TrainingConfig, fit  # noqa: E402
+from flows.training.freed_memory import keep_freed_memory
+from pipeline.networks.recurrent import (
+    NetworkConfig,
+    Variant,
+)
+from pipeline.networks.regularisation import RegularisationConfig
+from pipeline.problems import (
+    LanguageModel,
+    Problem,
+    Seq2Seq,
+)
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.training.batch_size import (
+    HOLES,
+    step_memory,
+    widest_batch,
+)
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 BPTT = 35
 TEXT = 50

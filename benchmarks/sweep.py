@@ -46,7 +46,7 @@ def tidemill(warehouse: Path, threads: str, *command: str) -> str:
     }
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
-    start = "import sys; from flows.cli import main; sys.exit(main())"
+    start = "import sys; from flows.command.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", start, *command, "--json"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,

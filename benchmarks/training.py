@@ -21,13 +21,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.parallel import Ranks
-from pipeline.precision import trains_in_bf16
+from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.problems import LanguageModel
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.training import Loop, TrainingConfig
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import Loop
+from pipeline.training.precision import trains_in_bf16
+from pipeline.training.ranks import Ranks
 
 V, STEPS = 10_000, 4
 CPU = torch.device("cpu")

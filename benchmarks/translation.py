@@ -77,7 +77,8 @@ BESIDE = {
 def prepare(pairs: Path, folder: Path) -> dict[str, int]:
     """Tokens of training and test pairs and both vocabularies, as the peers read them."""
     sys.path.insert(0, str(ROOT))
-    from pipeline.text import TextConfig, Tokenizer
+    from pipeline.text.config import TextConfig
+    from pipeline.text.tokenizer import Tokenizer
 
     english = Tokenizer(TextConfig(language="en", unit="word"))
     chinese = Tokenizer(TextConfig(language="zh", unit="char"))
@@ -109,12 +110,12 @@ def tidemill_parts(task: SimpleNamespace) -> SimpleNamespace:
     sys.path.insert(0, str(ROOT))
     from torch import nn
 
+    from pipeline.networks.recurrent import NetworkConfig, RecurrentStack, Variant
     from pipeline.problems import Seq2Seq
-    from pipeline.problems.problem import Examples
-    from pipeline.problems.seq2seq import Attention, EncoderDecoder
-    from pipeline.ragged import Ragged
-    from pipeline.recurrent import NetworkConfig, RecurrentStack, Variant
-    from pipeline.vocabulary import Vocabulary
+    from pipeline.problems.batches import Examples
+    from pipeline.problems.ragged import Ragged
+    from pipeline.problems.seq2seq.problem import Attention, EncoderDecoder
+    from pipeline.text.vocabulary import Vocabulary
 
     class Narrow(Seq2Seq):
         """The encoder's directions have fewer features than the decoder, as in OpenNMT-py."""
@@ -160,8 +161,9 @@ def train_tidemill(task: SimpleNamespace) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     from pipeline.problems.problem import digest_seed
-    from pipeline.ragged import Ragged
-    from pipeline.training import Observer, TrainingConfig, fit
+    from pipeline.problems.ragged import Ragged
+    from pipeline.training.config import TrainingConfig
+    from pipeline.training.loop import Observer, fit
 
     clock = Clock(task.num_warm)
     sizes: list[int] = []
@@ -201,10 +203,11 @@ def search_tidemill(task: SimpleNamespace, longest: int, fixed: bool) -> dict[st
     import torch
     from safetensors.torch import load_file
 
-    from pipeline.prediction import ModelConfig, Seq2SeqPredictor
-    from pipeline.ragged import Ragged
-    from pipeline.text import TextConfig
-    from pipeline.vocabulary import EOS
+    from pipeline.problems.predictor import ModelConfig
+    from pipeline.problems.ragged import Ragged
+    from pipeline.problems.seq2seq.answers import Seq2SeqPredictor
+    from pipeline.text.config import TextConfig
+    from pipeline.text.vocabulary import EOS
 
     sizes = [len(each) for each in parts.vocabularies]
     model = parts.problem.build(parts.variant, parts.network, sizes)

@@ -7,7 +7,7 @@ gradient's norm cut, no dropout; ids of TEXT (the most frequent words, others <u
 drawn by Zipf's law. Each way has a process of its own, and they take a step in turn, so that they
 meet the same machine; the first three rounds do not count.
 
-    tidemill       pipeline.training.fit with the problem language_model, as a retraining calls it
+    tidemill       training.loop.fit with the problem language_model, as a retraining calls it
     example        the loop of PyTorch's own example word_language_model
     textbook       the loop of d2l: an LSTM from scratch that reads one-hot words, two layers of it
     limit          nothing but the matrix products of one such step, each at its own shape, summed
@@ -27,20 +27,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rounds import (
-    ROOT,
-    Turns,
-    caption,
-    keep,
-    machine,
-    seconds_in_turn,
-    show,
-    spread,
-)
+from rounds import ROOT, Turns, caption, keep, machine, seconds_in_turn, show, spread
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.precision import trains_in_bf16
+from pipeline.training.precision import trains_in_bf16
 
 NUM_WORDS = 10_000
 BPTT = 35
@@ -81,12 +72,13 @@ def stream_of(text: Path | None, num_ids: int) -> np.ndarray:
 
 def tidemill(size: Size, stream: np.ndarray, precision: str, turns: Turns) -> None:
     sys.path.insert(0, str(ROOT))
-    from flows.freed_memory import keep_freed_memory
+    from flows.training.freed_memory import keep_freed_memory
+    from pipeline.networks.recurrent import NetworkConfig, Variant
     from pipeline.problems import LanguageModel
-    from pipeline.problems.problem import Examples
-    from pipeline.ragged import Ragged
-    from pipeline.recurrent import NetworkConfig, Variant
-    from pipeline.training import Observer, TrainingConfig, fit
+    from pipeline.problems.batches import Examples
+    from pipeline.problems.ragged import Ragged
+    from pipeline.training.config import TrainingConfig
+    from pipeline.training.loop import Observer, fit
 
     observer = Observer()
     observer.step = lambda epoch, batch, num_batches: turns()

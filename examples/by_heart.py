@@ -12,14 +12,18 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pipeline.metrics import textbook_bleu
-from pipeline.prediction import PREDICTORS, ModelConfig, Predictor
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import PREDICTORS
 from pipeline.problems import NextWord, Problem, Seq2Seq
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig, Tokenizer
-from pipeline.training import TrainingConfig, fit, resolve_device
-from pipeline.vocabulary import Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import ModelConfig, Predictor
+from pipeline.problems.ragged import Ragged
+from pipeline.text.config import TextConfig
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.vocabulary import Vocabulary
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 AS_GIVEN = TextConfig(language="en", unit="whitespace")
 LAST_WORDS = ["我 喜欢 狗", "我 爱 咖啡", "我 讨厌 牛奶"]

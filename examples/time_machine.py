@@ -10,14 +10,17 @@ import argparse
 import re
 from pathlib import Path
 
-from pipeline.prediction import PREDICTORS, ModelConfig
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import PREDICTORS
 from pipeline.problems import LanguageModel
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig, fit, resolve_device
-from pipeline.vocabulary import Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import ModelConfig
+from pipeline.problems.ragged import Ragged
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import Vocabulary
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 NUM_CHARACTERS = 10_000
 PROMPTS = ("the time traveller", "traveller", "his grey eyes")

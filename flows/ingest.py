@@ -7,43 +7,51 @@ left out.
 """
 
 import contextvars
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from flows.caching import Steps, cached_task
-from flows.catalogue import source_addresses, warehouse_root
-from flows.reports import markdown_table, show_report
+from flows.environment import source_addresses, warehouse_root
+from flows.pages.reports import markdown_table, show_report
+from flows.steps.keys import cached_task
+from flows.steps.steps import Steps
 from pipeline.errors import InputError
-from pipeline.records import (
+from pipeline.records.contract import (
     IN_ORDER,
-    RAW_BYTES,
     REASONS,
     Block,
-    Dialogues,
-    Labelled,
-    Pairs,
     Records,
     RecordsConfig,
-    Rejected,
-    Series,
-    Tagged,
     check_rejected,
     read_block,
 )
-from warehouse.durable import permitted, replace_file
+from pipeline.records.dialogues import Dialogues
+from pipeline.records.labelled import Labelled
+from pipeline.records.pairs import Pairs
+from pipeline.records.series import Series
+from pipeline.records.tagged import Tagged
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten
-from warehouse.records import (
+from warehouse.ingests import (
+    LastIngest,
+    SourceChanges,
+    _notes,
+    changes_between,
+    last_ingest,
+    mended_rows,
+    remember_ingest,
+)
+from warehouse.sources.files import SourceFile, printable
+from warehouse.sources.sources import blocks, find_sources
+from warehouse.tables.handles import TableRef
+from warehouse.tables.record_schemas import (
     DIALOGUES,
     LABELLED,
     PAIRS,
@@ -57,15 +65,7 @@ from warehouse.records import (
     series_batch,
     tagged_batch,
 )
-from warehouse.sources import SourceFile, blocks, find_sources, printable
-from warehouse.tables import (
-    Snapshot,
-    SnapshotRef,
-    TableRef,
-    Tables,
-    TableWriter,
-    checked_name,
-)
+from warehouse.tables.tables import Snapshot, SnapshotRef, Tables, TableWriter
 
 SCHEMAS = {
     "dialogues": DIALOGUES,
@@ -75,8 +75,10 @@ SCHEMAS = {
     "tagged": TAGGED,
     "series": SERIES,
 }
+
 LARGE_BYTES = 8 << 20
 """Pieces of at least this size are read several at a time."""
+
 MAX_READERS = 4
 
 
@@ -95,25 +97,6 @@ class FileReport(BaseModel, frozen=True):
     example: str
 
 
-class FileNote(BaseModel, frozen=True):
-    """A file as an ingest found it: its address, a digest of its content, its size."""
-
-    address: str
-    digest: str
-    num_bytes: int
-
-
-class SourceChanges(BaseModel, frozen=True):
-    """How the files differ from those of the last accepted ingest; addresses, old to new."""
-
-    added: tuple[str, ...] = ()
-    grown: tuple[str, ...] = ()
-    shrunk: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    renamed: dict[str, str] = {}
-    removed: tuple[str, ...] = ()
-
-
 class IngestReport(BaseModel, frozen=True):
     """What an ingest brought in: the snapshot, its tables, and what was left out and why."""
 
@@ -127,27 +110,6 @@ class IngestReport(BaseModel, frozen=True):
     num_withdrawn: int = 0
     num_mended: int = 0
     changes: SourceChanges = SourceChanges()
-
-
-class LastIngest(BaseModel, frozen=True):
-    """What is remembered of the ingests of a name, beside the snapshots.
-
-    `given` and `files` are of the last one that was accepted. `quarantine` is of the last one of
-    all; `refused` says why that one was refused, if it was.
-    """
-
-    given: tuple[str, ...] = ()
-    files: tuple[FileNote, ...] = ()
-    quarantine: tuple[TableRef, ...] = ()
-    refused: str = ""
-
-
-class MendedRow(BaseModel, frozen=True):
-    """A rejected row, line `line` of the file with this digest, as a person has corrected it."""
-
-    file: str
-    line: int
-    raw: str
 
 
 @flow(name="ingest")
@@ -417,28 +379,6 @@ MENDED = "mended rows"
 """The address of what a person corrected in the quarantine."""
 
 
-def mended_rows(root: Path, name: str) -> dict[tuple[str, int], str]:
-    """The corrected rows that are kept for `name`, by the file and the line that they replace."""
-    path = root / "mended" / f"{checked_name(name)}.json"
-    try:
-        with permitted(path):
-            kept = [MendedRow.model_validate(each) for each in json.loads(path.read_bytes())]
-    except FileNotFoundError:
-        return {}
-    except StorageError:
-        raise
-    except (ValueError, OSError) as error:
-        raise StorageError(f"{path} is damaged: remove it and mend the rows again.") from error
-    return {(row.file, row.line): row.raw for row in kept}
-
-
-def keep_mended_rows(root: Path, name: str, rows: dict[tuple[str, int], str]) -> None:
-    """Keep exactly these; every ingest of `name` puts them in the place of what was rejected."""
-    kept = [{"file": file, "line": line, "raw": raw} for (file, line), raw in sorted(rows.items())]
-    payload = json.dumps(kept, ensure_ascii=False, indent=1).encode(errors="surrogatepass")
-    replace_file(root / "mended" / f"{checked_name(name)}.json", payload)
-
-
 def _with_mended_rows(
     tables: Tables, name: str, records: RecordsConfig, reports: _Reports
 ) -> _Reports:
@@ -458,7 +398,7 @@ def _with_mended_rows(
             num_before = report.quarantine.num_rows
             for row in tables.read(report.quarantine).to_pylist():
                 raw = mended.get((row["file"], row["line"]))
-                block = None if raw is None else _mended_block(raw, row["line"], records)
+                block = None if raw is None else mended_block(raw, row["line"], records)
                 if block is None or block.rejected or not block.num_rows:
                     left.append(row)
                 else:
@@ -486,7 +426,8 @@ def _with_mended_rows(
     return changed
 
 
-def _mended_block(raw: str, line: int, records: RecordsConfig) -> Block:
+def mended_block(raw: str, line: int, records: RecordsConfig) -> Block:
+    """Read one corrected row as a block of its file."""
     return read_block(raw.encode(errors="surrogatepass").replace(b"\n", b" "), line, records)
 
 
@@ -505,134 +446,6 @@ def _less_rejected(
             "rejected_by_reason": dict(Counter(row["reason"] for row in left)),
         }
     return report.model_copy(update=update)
-
-
-# --- the quarantine, out and in again -------------------------------------------------------------
-
-
-class RetryReport(BaseModel, frozen=True):
-    """What became of rejected rows: how many there were, and are, and what the ingest brought."""
-
-    num_before: int
-    num_after: int
-    still_wrong: dict[str, str]
-    ingest: IngestReport
-
-
-def quarantined_rows(root: Path, name: str) -> list[dict[str, Any]]:
-    """The rows that the last ingest of `name` rejected, also where it was refused for them.
-
-    Each has the columns of `QUARANTINE`.
-
-    Raises:
-        InputError: nothing was ever ingested under this name.
-        StorageError: a table is missing or damaged.
-    """
-    tables = Tables(root)
-    last = last_ingest(root, name)
-    head = None if last.quarantine else _head(tables, name)
-    if head is None and not (last.quarantine or last.given):
-        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
-        raise InputError(f"{name} holds no data: {known or f'run tidemill ingest {name}'}")
-    refs = last.quarantine or (head.attached if head and not last.given else ())
-    return [row for ref in refs for row in tables.read(ref).to_pylist()]
-
-
-def export_quarantine(root: Path, name: str, path: Path) -> int:
-    """Write the rejected rows as JSON lines, to be corrected in `raw`; returns how many.
-
-    Where `is_cut` is true, the row was longer than what is kept of it.
-
-    Raises:
-        InputError: the file exists or cannot be written.
-        StorageError: a table is missing or damaged.
-    """
-    rows = quarantined_rows(root, name)
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                said = {
-                    **row,
-                    "raw": row["raw"].decode(errors="backslashreplace"),
-                    "is_cut": len(row["raw"]) >= RAW_BYTES,
-                }
-                file.write(json.dumps(said, ensure_ascii=False) + "\n")
-    except FileExistsError:
-        raise InputError(f"{path} exists already: name another file") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): name another") from None
-    return len(rows)
-
-
-def retry_quarantine(
-    steps: Steps,
-    name: str,
-    sources: Sequence[str],
-    records: RecordsConfig,
-    mended: Path | None = None,
-) -> RetryReport:
-    """Take rejected rows in that are sound by now, and commit a snapshot with them.
-
-    The sources are read again, if they or the contract have changed since. `mended` is a file as
-    `export_quarantine` writes it: a row of it that is sound now is kept, and takes the place of the
-    rejected one in this and every later ingest.
-
-    Raises:
-        InputError: the file is not of this form, or still too many rows are rejected.
-        StorageError: a source cannot be read.
-    """
-    before = quarantined_rows(steps.root, name)
-    still_wrong: dict[str, str] = {}
-    if mended is not None:
-        rejected = {(row["file"], row["line"]) for row in before}
-        kept = mended_rows(steps.root, name)
-        for row in _mended_file(mended):
-            place = (row.file, row.line)
-            if place not in rejected:
-                raise InputError(
-                    f"{printable(str(mended))} has line {row.line} of the file {row.file[:12]},"
-                    f" which is not among the rejected rows of {name}: correct what"
-                    f" tidemill quarantine {name} --export FILE writes"
-                )
-            fault = rejected_again(row.raw, row.line, records)
-            if fault is None:
-                kept[place] = row.raw
-            else:
-                still_wrong[f"{row.file[:12]}:{row.line}"] = fault.detail
-        keep_mended_rows(steps.root, name, kept)
-    report = ingest_sources(steps, name, sources, records)
-    return RetryReport(
-        num_before=len(before),
-        num_after=report.num_rejected,
-        still_wrong=still_wrong,
-        ingest=report,
-    )
-
-
-def _mended_file(path: Path) -> list[MendedRow]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name another file") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(MendedRow.model_validate_json(line))
-            except ValidationError:
-                raise InputError(
-                    f"{printable(str(path))} line {number} is no rejected row with file, line and"
-                    " raw: correct what --export writes, or name a file of new rows as a source"
-                ) from None
-    return rows
-
-
-def rejected_again(raw: str, line: int, records: RecordsConfig) -> Rejected | None:
-    """What is still wrong with a mended row; None where it is accepted."""
-    block = _mended_block(raw, line, records)
-    if block.rejected:
-        return block.rejected[0]
-    return None if block.num_rows else Rejected(line, "not_json", "the row is empty", b"")
 
 
 # --- tables that were merged ----------------------------------------------------------------------
@@ -664,66 +477,3 @@ def _in_order(snapshot: Snapshot) -> list[TableRef]:
 def _head(tables: Tables, name: str) -> Snapshot | None:
     log = tables.log(name)
     return tables.snapshot(log[-1]) if log else None
-
-
-# --- what is remembered ---------------------------------------------------------------------------
-
-
-def last_ingest(root: Path, name: str) -> LastIngest:
-    """What is remembered of the last ingests of a name; empty where there was none."""
-    try:
-        with permitted(_note_path(root, name)):
-            return LastIngest.model_validate_json(_note_path(root, name).read_bytes())
-    except (FileNotFoundError, ValidationError):
-        # Nothing depends on it but what is told about the changes.
-        return LastIngest()
-
-
-def remember_ingest(root: Path, name: str, last: LastIngest) -> None:
-    """Keep this in the place of what was remembered before."""
-    replace_file(_note_path(root, name), last.model_dump_json(indent=1).encode())
-
-
-def _note_path(root: Path, name: str) -> Path:
-    return root / "ingests" / f"{checked_name(name)}.json"
-
-
-def _notes(found: Iterable[SourceFile]) -> tuple[FileNote, ...]:
-    """One note a file; the digest of a file in pieces is of the digests of its pieces."""
-    pieces: dict[str, list[SourceFile]] = {}
-    for source in found:
-        pieces.setdefault(source.address, []).append(source)
-    return tuple(
-        FileNote(
-            address=address,
-            digest=" ".join(source.digest[:32] for source in each),
-            num_bytes=sum(source.num_bytes for source in each),
-        )
-        for address, each in pieces.items()
-    )
-
-
-def changes_between(before: Sequence[FileNote], after: Sequence[FileNote]) -> SourceChanges:
-    """Which files are new, gone, renamed, or no longer what they were."""
-    old = {note.address: note for note in before}
-    new = {note.address: note for note in after}
-    gone = {note.digest: note.address for note in before if note.address not in new}
-    renamed: dict[str, str] = {}
-    added: list[str] = []
-    for note in after:
-        if note.address in old:
-            continue
-        if note.digest in gone:
-            renamed[gone.pop(note.digest)] = note.address
-        else:
-            added.append(note.address)
-    both = [(old[address], note) for address, note in new.items() if address in old]
-    differing = [pair for pair in both if pair[0].digest != pair[1].digest]
-    return SourceChanges(
-        added=tuple(added),
-        grown=tuple(b.address for a, b in differing if b.num_bytes > a.num_bytes),
-        shrunk=tuple(b.address for a, b in differing if b.num_bytes < a.num_bytes),
-        changed=tuple(b.address for a, b in differing if b.num_bytes == a.num_bytes),
-        renamed=renamed,
-        removed=tuple(address for address in old if address not in new and address not in renamed),
-    )

@@ -13,19 +13,14 @@ import orjson
 from prefect import flow
 from pydantic import BaseModel, TypeAdapter
 
-from flows.caching import Steps, cached_task
-from flows.catalogue import warehouse_root
+from flows.environment import warehouse_root
 from flows.ingest import IngestReport, ingested_snapshot
-from flows.prepare import (
-    Cut,
-    SplitRefs,
-    VocabularyRef,
-    cut_and_divide,
-    divide_series,
-    read_vocabulary,
-    tokens_of,
-)
-from flows.reports import show_report
+from flows.pages.reports import show_report
+from flows.prepare.splits import Cut, SplitRefs, cut_and_divide, divide_series
+from flows.prepare.tokens import tokens_of
+from flows.prepare.vocabularies import VocabularyRef, read_vocabulary
+from flows.steps.keys import cached_task
+from flows.steps.steps import Steps
 from pipeline.errors import InputError
 from pipeline.profile import (
     Counts,
@@ -42,14 +37,16 @@ from pipeline.profile import (
     profile_values,
     sum_by_name,
 )
-from pipeline.records import SplitsConfig
-from pipeline.text import TextConfig, Tokenizer
-from pipeline.vocabulary import VocabularyConfig
-from warehouse.columns import count_words, ragged_column
-from warehouse.examples import LABELS, merged_words, words_table
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.vocabulary import VocabularyConfig
 from warehouse.files import FileRef, PageRef, keep_file
 from warehouse.registry import Registry, Version
-from warehouse.tables import SnapshotRef, TableRef, Tables
+from warehouse.tables.columns import count_words, ragged_column
+from warehouse.tables.example_schemas import LABELS, merged_words, words_table
+from warehouse.tables.handles import TableRef
+from warehouse.tables.tables import SnapshotRef, Tables
 
 TEXTS = {"dialogues": "utterances", "text": "lines", "source": "sources", "target": "targets"}
 """What a person calls the texts of a kind of records, or of a side of pairs; else texts."""
@@ -439,7 +436,7 @@ def _unknown_rates(
 def draw_profile(root: str, folder: str, profile: FileRef, origin: Origin) -> PageRef:
     """The page and the picture of a profile."""
     # matplotlib takes half a second to import, and a page is drawn only where its data is new.
-    from flows.profile_page import as_page, as_picture
+    from flows.pages.profile_page import as_page, as_picture
 
     read = read_profile(root, profile)
     page, picture = as_page(read, origin), as_picture(read, origin)

@@ -8,30 +8,38 @@ do nothing where that is there already.
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.concurrency.sync import concurrency
-from prefect.context import FlowRunContext
 from pydantic import BaseModel
 
-from flows.caching import Steps, StepState
-from flows.catalogue import (
-    apply_overrides,
-    checked,
-    signature_of,
-    source_addresses,
-    tracking_uri,
-    warehouse_root,
-)
-from flows.forecast_curves import show_forecast_curves
+from flows.environment import source_addresses, tracking_uri, warehouse_root
 from flows.ingest import IngestReport, ingest_sources, ingested_snapshot
-from flows.learn import (
+from flows.pages.forecast_curves import show_forecast_curves
+from flows.pages.learning_curves import show_learning_curves
+from flows.pages.reports import markdown_table, show_report
+from flows.prepare.ids import encode
+from flows.prepare.splits import (
+    RehearsalReport,
+    SplitRefs,
+    cut_and_divide,
+    divide_series,
+    leave_out_known,
+)
+from flows.prepare.tokens import texts_of, with_user_dictionary
+from flows.prepare.vocabularies import CoverageReport, VocabularyRef, measure_coverage
+from flows.profile import ProfileRef, profile_series, profile_snapshot, read_profile, show_profile
+from flows.publish.decision import Candidate, Decision, decide
+from flows.publish.version import checkpoint_of, publication_of
+from flows.recipe import apply_overrides, checked, signature_of
+from flows.steps.steps import Steps, StepState
+from flows.training.gpu import GpuPlace
+from flows.training.processes import ProcessEndedError, TrainingProcesses
+from flows.training.train import (
     AnyProblem,
     FitReport,
     ScoreReport,
@@ -42,56 +50,30 @@ from flows.learn import (
     score,
     train,
 )
-from flows.learning_curves import show_learning_curves
-from flows.prepare import (
-    CoverageReport,
-    RehearsalReport,
-    SplitRefs,
-    VocabularyRef,
-    cut_and_divide,
-    divide_series,
-    encode,
-    leave_out_known,
-    measure_coverage,
-    texts_of,
-    with_user_dictionary,
-)
-from flows.processes import ProcessEndedError, TrainingProcesses
-from flows.profile import (
-    ProfileRef,
-    profile_series,
-    profile_snapshot,
-    read_profile,
-    show_profile,
-)
-from flows.publish import Candidate, Decision, checkpoint_of, decide, publication_of
-from flows.reports import markdown_table, show_report
-from pipeline.batch_size import GB
-from pipeline.cuda_graphs import check_recordable
 from pipeline.errors import InputError
-from pipeline.evaluation import EvaluationConfig
-from pipeline.parallel import check_processes, num_gpus
-from pipeline.precision import check_precision
-from pipeline.prediction import ModelConfig, read_config
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.networks.regularisation import RegularisationConfig
+from pipeline.networks.variants import Baseline, parse_variant
+from pipeline.prediction import read_config
 from pipeline.problems import Forecasting, Tagging
+from pipeline.problems.predictor import ModelConfig
+from pipeline.problems.scores import EvaluationConfig
 from pipeline.profile import as_markdown
-from pipeline.records import IN_ORDER, RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.regularisation import RegularisationConfig
-from pipeline.text import TextConfig
-from pipeline.training import (
-    DivergedError,
-    TrainingConfig,
-    check_settings,
-    check_vectors,
-    numerics,
-    resolve_device,
-)
-from pipeline.variants import Baseline, parse_variant
-from pipeline.vocabulary import VocabularyConfig
+from pipeline.records.contract import IN_ORDER, RecordsConfig
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import VocabularyConfig
+from pipeline.training.batch_size import GB
+from pipeline.training.config import TrainingConfig
+from pipeline.training.cuda_graphs import check_recordable
+from pipeline.training.loop import DivergedError, check_settings, check_vectors, numerics
+from pipeline.training.precision import check_precision
+from pipeline.training.ranks import check_processes, num_gpus
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.registry import Registry, Version
-from warehouse.tables import TableRef, Tables
+from warehouse.tables.handles import TableRef
+from warehouse.tables.tables import Tables
 from warehouse.word_vectors import find_vectors
 
 logger = logging.getLogger(__name__)
@@ -225,7 +207,7 @@ def retrain(
     word_vectors = find_vectors(vectors) if vectors else None
     if word_vectors:
         check_vectors(problem, network, word_vectors.size)
-    gpu = _Gpu(on.type == "cuda")
+    gpu = GpuPlace(on.type == "cuda")
     began = datetime.now(UTC)
 
     steps = Steps(warehouse_root(warehouse))
@@ -633,29 +615,6 @@ def _check_data(
             f"rows of {records.kind} mean something only in their order: set splits.by to "
             f"chronological"
         )
-
-
-class _Gpu:
-    """The one place on the GPU, where a Prefect server hands them out (limit ``gpu``).
-
-    Trainings side by side share the place of their retraining, which takes it for all of them.
-    """
-
-    def __init__(self, wanted: bool) -> None:
-        self.free = wanted
-
-    @contextmanager
-    def taken(self, wanted: bool = True) -> Iterator[None]:
-        """Inside, the place is this retraining's; who is inside already has it."""
-        if not (wanted and self.free) or FlowRunContext.get() is None:
-            yield
-            return
-        with concurrency("gpu", occupy=1, raise_on_lease_renewal_failure=False):
-            self.free = False
-            try:
-                yield
-            finally:
-                self.free = True
 
 
 def _settings(problem: Any, *parts: Any) -> dict[str, Any]:

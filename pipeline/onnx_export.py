@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError
-from .prediction import ModelConfig
+from .networks.recurrent import CELLS, Variant
 from .problems import LanguageModel, NextWord
-from .recurrent import CELLS, Variant
+from .problems.predictor import ModelConfig
 
 PRECISIONS = ("int8", "fp32")
 OPSET, IR_VERSION = 17, 8

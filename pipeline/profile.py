@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from .text import JOINER
+from .text.english import JOINER
 
 Counts = npt.NDArray[np.int64]
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .prediction import ContinuationPredictor, Predictor, Seq2SeqPredictor
-from .recurrent import Hidden
-from .search import GaveUpError, Hypothesis, Memory, Step, beam, exhaustive, greedy
+from .networks.recurrent import Hidden
+from .problems.language_model.answers import ContinuationPredictor
+from .problems.predictor import Predictor
+from .problems.seq2seq.answers import Seq2SeqPredictor
+from .search.search import GaveUpError, Hypothesis, Memory, Step, beam, exhaustive, greedy
 
 WIDTHS = (2, 5, 20)
 """Beams that are compared."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.averaging import WeightAverage
+from pipeline.training.averaging import WeightAverage
 
 
 def trajectory(num_steps: int) -> list[Tensor]:

@@ -10,27 +10,25 @@ import torch
 
 from pipeline.baselines.ngram import KneserNey
 from pipeline.errors import InputError
-from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.prediction import ModelConfig, load_predictor
-from pipeline.problems import (
-    Classification,
-    Forecasting,
-    LanguageModel,
-    NextWord,
-    Problem,
-    Tagging,
-)
-from pipeline.problems.forecasting import Forecaster, score_values
-from pipeline.problems.language_model import StreamNgramModel
-from pipeline.problems.next_word import WindowNgramModel
-from pipeline.problems.problem import Examples, TokenModel, score_tokens
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig
-from pipeline.search import NoMemory, beam, exhaustive
-from pipeline.text import TextConfig
-from pipeline.training import Fitted, Observer, TrainingConfig, fit, mean_loss
-from pipeline.variants import Baseline, parse_variant
-from pipeline.vocabulary import BOS, EOS, Vocabulary
+from pipeline.evaluation import evaluate
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.variants import Baseline, parse_variant
+from pipeline.prediction import load_predictor
+from pipeline.problems import Classification, Forecasting, LanguageModel, NextWord, Problem, Tagging
+from pipeline.problems.batches import Examples
+from pipeline.problems.forecasting.problem import Forecaster, score_values
+from pipeline.problems.language_model.problem import StreamNgramModel
+from pipeline.problems.models import TokenModel
+from pipeline.problems.next_word.problem import WindowNgramModel
+from pipeline.problems.predictor import ModelConfig
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.scores import EvaluationConfig
+from pipeline.problems.token_scores import score_tokens
+from pipeline.search.search import NoMemory, beam, exhaustive
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import BOS, EOS, Vocabulary
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import Fitted, Observer, fit, mean_loss
 
 CPU = torch.device("cpu")
 V = 12

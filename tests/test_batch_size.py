@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.batch_size import GB, BatchSize, largest_batch_size
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.networks.softmax import logits_room
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -22,11 +23,11 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.softmax import logits_room
-from pipeline.training import TrainingConfig, fit
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.training.batch_size import GB, BatchSize, largest_batch_size
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 V = 300
 

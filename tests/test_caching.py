@@ -23,7 +23,8 @@ import pytest
 import torch
 from pydantic import BaseModel, SecretStr
 
-from flows.caching import ProcessLocks, canonical
+from flows.steps.keys import canonical
+from flows.steps.locks import ProcessLocks
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,19 +13,10 @@ from prefect.cli.deploy._models import (
     WorkPoolConfig,
 )
 
-from flows import catalogue as module
-from flows.catalogue import (
-    ANCHORS,
-    KEYS,
-    apply_overrides,
-    catalogue,
-    checked,
-    setting,
-    signature_of,
-    source_addresses,
-    tracking_uri,
-    warehouse_root,
-)
+from flows.command import catalogue as module
+from flows.command.catalogue import ANCHORS, KEYS, catalogue
+from flows.environment import source_addresses, tracking_uri, warehouse_root
+from flows.recipe import apply_overrides, checked, setting, signature_of
 from flows.retrain import retrain
 from pipeline.errors import InputError
 

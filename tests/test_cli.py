@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import cli, commands
-from flows.cli import main
-from flows.predict import check_files
-from flows.terminal import printable
+from flows.command import cli, commands
+from flows.command.cli import main
+from flows.command.predict import check_files
+from flows.command.terminal import printable
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,7 +172,15 @@ def test_a_mistake_is_one_sentence(
 
 def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:1/api"}
-    command = [sys.executable, "-m", "flows.cli", "ingest", "demo", "--warehouse", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command.cli",
+        "ingest",
+        "demo",
+        "--warehouse",
+        str(tmp_path),
+    ]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 2
     assert "http://127.0.0.1:1/api does not answer" in result.stderr
@@ -216,7 +224,7 @@ def test_a_full_or_read_only_disk_is_one_sentence(
     def fail(*_: object) -> Any:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("flows.caching.ProcessLocks._open_locked", fail)
+    monkeypatch.setattr("flows.steps.locks.ProcessLocks._open_locked", fail)
     assert main(["ingest", "demo", "--warehouse", str(tmp_path)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"tidemill: {tmp_path}: {os.strerror(code)}: {remedy}")
@@ -342,7 +350,15 @@ def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_reader_who_has_enough_is_no_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "doctor", "--json", "--warehouse", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command.cli",
+        "doctor",
+        "--json",
+        "--warehouse",
+        str(tmp_path),
+    ]
     process = subprocess.Popen(
         command,
         cwd=ROOT,

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warehouse.columns import (
+from warehouse.tables.columns import (
     count_words,
     dictionary_column,
     list_array,
@@ -14,7 +14,7 @@ from warehouse.columns import (
     tokens_array,
     utf8_column,
 )
-from warehouse.tables import Tables
+from warehouse.tables.tables import Tables
 
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=8)
 

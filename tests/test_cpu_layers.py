@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.cpu_layers import run_layer, runs_here
-from pipeline.recurrent import CELLS, STEP_WEIGHTS, RecurrentStack, Variant
+from pipeline.networks.cpu_layers import run_layer, runs_here
+from pipeline.networks.recurrent import CELLS, STEP_WEIGHTS, RecurrentStack, Variant
 
 E, H, T, B = 5, 7, 6, 4
 KERNEL_CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm"]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import cuda_graphs, training
-from pipeline.cuda_graphs import WARM_UP, check_recordable
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.regularisation import RegularisationConfig
 from pipeline.problems import Forecasting, LanguageModel, NextWord, Problem, Seq2Seq
-from pipeline.recurrent import NetworkConfig
-from pipeline.regularisation import RegularisationConfig
-from pipeline.training import TrainingConfig
+from pipeline.training import cuda_graphs
+from pipeline.training import loop as training
+from pipeline.training.config import TrainingConfig
+from pipeline.training.cuda_graphs import WARM_UP, check_recordable
 from tests.test_training import Fitted, run
 
 GPU = torch.device("cuda")

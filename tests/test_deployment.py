@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.catalogue import catalogue
+from flows.command.catalogue import catalogue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -111,13 +111,13 @@ def test_a_bad_catalogue_changes_nothing(server: Server, tmp_path: Path) -> None
     text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
     (tmp_path / "prefect.yaml").write_text(text.replace("bptt: 64", "btpt: 64"), encoding="utf-8")
     with pytest.raises(AssertionError, match=r"no setting problem\.btpt"):
-        server.command("flows.cli", "deploy", "--catalogue", str(tmp_path / "prefect.yaml"))
+        server.command("flows.command.cli", "deploy", "--catalogue", str(tmp_path / "prefect.yaml"))
     assert server.ask("deployments/filter", {}) == []
 
 
 def test_the_whole_way(server: Server, tmp_path: Path) -> None:
     names = list(catalogue().deployments)
-    assert "deployed demo, next-word" in server.command("flows.cli", "deploy")
+    assert "deployed demo, next-word" in server.command("flows.command.cli", "deploy")
     deployments = {each["name"]: each for each in server.ask("deployments/filter", {})}
     assert sorted(deployments) == sorted(names)
     for name, deployment in deployments.items():
@@ -160,7 +160,7 @@ def test_the_whole_way(server: Server, tmp_path: Path) -> None:
 
     rows = json.loads(
         server.command(
-            *("flows.cli", "leaderboard", "demo", "--json"),
+            *("flows.command.cli", "leaderboard", "demo", "--json"),
             *("--warehouse", str(tmp_path / "warehouse")),
         )
     )
@@ -170,7 +170,7 @@ def test_the_whole_way(server: Server, tmp_path: Path) -> None:
 def test_a_run_of_the_command_line_is_recorded(server: Server, tmp_path: Path) -> None:
     source = tmp_path / "pairs.jsonl"
     source.write_text('{"zh": "你好。", "en": "Hello."}\n', encoding="utf-8")
-    arguments = ("flows.cli", "ingest", "translate-zh-en", "--source", str(source))
+    arguments = ("flows.command.cli", "ingest", "translate-zh-en", "--source", str(source))
     assert "rows accepted" in server.command(*arguments)
     flows = {each["id"]: each["name"] for each in server.ask("flows/filter", {})}
     runs = server.ask(
@@ -187,7 +187,7 @@ def test_a_second_deploy_drops_a_schedule_that_left_the_file(
     del reply["schedules"]
     file = tmp_path / "prefect.yaml"
     file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    output = server.command("flows.cli", "deploy", "--catalogue", str(file))
+    output = server.command("flows.command.cli", "deploy", "--catalogue", str(file))
     assert "dropped the schedule reply-nightly of reply" in output
     deployments = {each["name"]: each for each in server.ask("deployments/filter", {})}
     assert deployments["reply"]["schedules"] == []

@@ -9,14 +9,21 @@ import pyarrow as pa
 import pytest
 import torch
 
-from flows.ingest import LastIngest, keep_mended_rows, last_ingest, mended_rows, remember_ingest
 from warehouse.arrays import Arrays
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.durable import make_folder, replace_file, write_aside
 from warehouse.errors import StorageError
 from warehouse.files import FileRef, keep_file
 from warehouse.forgotten import Forgotten
-from warehouse.tables import SnapshotRef, TableRef, Tables
+from warehouse.ingests import (
+    LastIngest,
+    keep_mended_rows,
+    last_ingest,
+    mended_rows,
+    remember_ingest,
+)
+from warehouse.tables.handles import TableRef
+from warehouse.tables.tables import SnapshotRef, Tables
 
 
 def test_a_file_has_its_old_or_its_new_content(tmp_path: Path) -> None:

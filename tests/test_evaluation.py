@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.evaluation import EvaluationConfig, evaluate, token_statistics
+from pipeline.evaluation import evaluate
 from pipeline.metrics import METRICS, bleu_statistics
-from pipeline.prediction import ModelConfig, Predictor, load_predictor
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
-from pipeline.problems.problem import Examples, TokenScores
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig
-from pipeline.vocabulary import UNK, Spelling, Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import ModelConfig, Predictor
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.scores import EvaluationConfig, token_statistics
+from pipeline.problems.token_scores import TokenScores
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import UNK, Spelling, Vocabulary
 
 TEXTS = ["今天天气很好", "我想去北京看看", "你好", "他们在学习中文"]
 CHAR = TextConfig(unit="char")

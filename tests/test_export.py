@@ -13,25 +13,27 @@ from typing import Any
 import pytest
 import torch
 
-from flows import export as export_module
-from flows.cli import main
+from flows.command.cli import main
 from flows.export import export
-from flows.export_client import NextWord, splitter
+from flows.export import export as export_module
+from flows.export.export_client import NextWord, splitter
 from pipeline.errors import InputError
-from pipeline.prediction import ModelConfig, Predictor, load_predictor
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.variants import parse_variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import LanguageModel, Problem
 from pipeline.problems import NextWord as NextWordProblem
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig, fit
-from pipeline.variants import parse_variant
-from pipeline.vocabulary import Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import ModelConfig, Predictor
+from pipeline.problems.ragged import Ragged
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import Vocabulary
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 from warehouse.checkpoints import Checkpoints, read_checkpoint
-from warehouse.examples import token_table
 from warehouse.registry import DatasetInfo, Publication, Registry, Version
-from warehouse.tables import Tables
+from warehouse.tables.example_schemas import token_table
+from warehouse.tables.tables import Tables
 
 TEXTS = ["我们 今天 去 看 电影", "今天 天气 很 好", "你 想 去 看 电影 吗", "我 想 吃 \x1b[31m饺子"]
 ROWS = [text.split(" ") for text in TEXTS]
@@ -137,7 +139,7 @@ def test_the_client_reads_again_what_it_no_longer_keeps(
 ) -> None:
     registry = Registry(root)
     export(root, registry, registry.find("stream"), tmp_path / "e", "fp32")
-    monkeypatch.setattr("flows.export_client.KEPT_STATES", 2)
+    monkeypatch.setattr("flows.export.export_client.KEPT_STATES", 2)
     client, fresh = NextWord(tmp_path / "e"), NextWord(tmp_path / "e")
     client.feed(*ROWS[0], *ROWS[1])
     for _ in range(7):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.forecast_curves import ForecastCurve, draw_forecast_curves
+from flows.pages.forecast_curves import ForecastCurve, draw_forecast_curves
 
 
 def test_forecasts_are_drawn_with_what_was_observed(tmp_path: Path) -> None:

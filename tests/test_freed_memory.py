@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.freed_memory import CHOSEN_OUTSIDE, keep_freed_memory
+from flows.training.freed_memory import CHOSEN_OUTSIDE, keep_freed_memory
 
 PAGE = resource.getpagesize()
 BLOCK_PAGES, NUM_BLOCKS = 7000, 4

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from flows.cli import MISTAKE, OK, main
+from flows.command.cli import MISTAKE, OK, main
 
 PAIRS = ("translate-en-zh", "records.fields={source: en, target: zh}")
 LABELLED = ("topic", "records.kind=labelled", 'records.labels=["0", "1"]')

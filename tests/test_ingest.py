@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-from flows.caching import Steps
-from flows.ingest import IngestReport, SourceChanges, ingest, ingest_sources
+from flows.ingest import IngestReport, ingest, ingest_sources
+from flows.steps.steps import Steps
 from pipeline.errors import InputError
-from pipeline.records import RecordsConfig
+from pipeline.records.contract import RecordsConfig
 from warehouse.errors import StorageError
-from warehouse.records import DIALOGUES, PAIRS, QUARANTINE
-from warehouse.sources import find_sources
-from warehouse.tables import ASIDE, Tables
+from warehouse.ingests import SourceChanges
+from warehouse.sources.sources import find_sources
+from warehouse.tables.record_schemas import DIALOGUES, PAIRS, QUARANTINE
+from warehouse.tables.tables import ASIDE, Tables
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = ROOT.parent / "shared" / "data" / "hostile"
@@ -332,9 +333,9 @@ INGESTER = """
 import sys
 import zipfile
 from pathlib import Path
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.ingest import ingest_sources
-from pipeline.records import RecordsConfig
+from pipeline.records.contract import RecordsConfig
 print("ready", flush=True)
 report = ingest_sources(Steps(Path(sys.argv[1])), "talks", [sys.argv[2]], RecordsConfig())
 print(report.snapshot.id, flush=True)

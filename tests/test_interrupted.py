@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.caching import Steps
 from flows.ingest import ingest_sources
-from flows.prepare import tokenize
+from flows.prepare.tokens import tokenize
+from flows.steps.steps import Steps
 from flows.upkeep import verify
-from pipeline.records import RecordsConfig
-from pipeline.text import TextConfig
+from pipeline.records.contract import RecordsConfig
+from pipeline.text.config import TextConfig
 from warehouse.errors import StorageError
-from warehouse.tables import ASIDE, Tables
+from warehouse.tables.tables import ASIDE, Tables
 
 ROWS_A_FILE = 400
 
@@ -180,7 +180,7 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to mount a disk")
 def test_a_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from flows.cli import main
+    from flows.command.cli import main
 
     sources, disk = tmp_path / "sources", tmp_path / "disk"
     write_file(sources, 0)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.caching import Steps
-from flows.learning_curves import LearningCurve, draw_learning_curves
+from flows.pages.learning_curves import LearningCurve, draw_learning_curves
+from flows.steps.steps import Steps
 from warehouse.files import PageRef
 
 

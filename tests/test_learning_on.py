@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq, Tagging
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.training import Fitted, TrainingConfig, fit
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import Fitted, fit
 
 CPU = torch.device("cpu")
 

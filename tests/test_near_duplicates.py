@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import near_duplicates, text
-from pipeline.near_duplicates import (
+from pipeline.splits import near_duplicates
+from pipeline.splits.near_duplicates import (
     NUM_HASHES,
     Sketches,
     _band_width,
     later_near_duplicates,
     near_copies,
 )
-from pipeline.text import Utf8
+from pipeline.text import tokenizer as text
+from pipeline.text.utf8 import Utf8
 
 LETTERS = "的一是了我不人在他有这个上们来到时大地为子中你说生国年着就那和要她出也得里后自以会家可下"
 texts_of_few_letters = st.lists(st.text("ab好 ￭😀", max_size=12), max_size=12)
@@ -105,7 +106,8 @@ def test_one_band_is_as_wide_as_the_threshold_allows() -> None:
 
 def test_signatures_are_the_same_in_every_process() -> None:
     program = (
-        "from pipeline.near_duplicates import Sketches; from pipeline.text import Utf8;"
+        "from pipeline.splits.near_duplicates import Sketches\n"
+        "from pipeline.text.utf8 import Utf8\n"
         "print(Sketches.of(Utf8.of(['今天天气很好，我们去公园吧。'])).signatures.tobytes().hex())"
     )
     said = {

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from flows.catalogue import SAMPLES
+from flows.environment import SAMPLES
 from pipeline.baselines.ngram import KneserNey, discounts
 from pipeline.errors import InputError
-from pipeline.vocabulary import BOS, EOS
+from pipeline.text.vocabulary import BOS, EOS
 
 V = 12
 

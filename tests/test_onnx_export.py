@@ -11,6 +11,8 @@ import torch
 
 from pipeline import onnx_export
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.variants import parse_variant
 from pipeline.onnx_export import (
     LARGEST_WEIGHT,
     _in_eight_bits,
@@ -18,11 +20,9 @@ from pipeline.onnx_export import (
     has_preview,
     onnx_model,
 )
-from pipeline.prediction import ModelConfig
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem
-from pipeline.recurrent import NetworkConfig
-from pipeline.text import TextConfig
-from pipeline.variants import parse_variant
+from pipeline.problems.predictor import ModelConfig
+from pipeline.text.config import TextConfig
 
 NUM_WORDS = 40
 PLAIN = NetworkConfig(12, 16, 0.2)

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.parallel import check_processes, joined
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.networks.regularisation import RegularisationConfig
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -23,18 +25,11 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.regularisation import RegularisationConfig
-from pipeline.training import (
-    CHECK_EVERY,
-    Observer,
-    TrainingConfig,
-    TrainingState,
-    fit,
-    resolve_device,
-)
+from pipeline.problems.batches import Examples
+from pipeline.problems.ragged import Ragged
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import CHECK_EVERY, Observer, TrainingState, fit
+from pipeline.training.ranks import check_processes, joined
 
 CPU = torch.device("cpu")
 V = 14

@@ -1,7 +1,7 @@
 """Parts of speech: the words make up the text, and user words are kept whole."""
 
-from pipeline.part_of_speech import PartOfSpeechTagger
-from pipeline.text import TextConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.part_of_speech import PartOfSpeechTagger
 
 
 def test_every_word_has_a_tag() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from matplotlib import font_manager
 from PIL import Image
 
-from flows import plots
-from flows.plots import as_png, as_svg, bars, changes, curves, drawable, histogram, visible
+from flows.pages import plots
+from flows.pages.plots import as_png, as_svg, bars, changes, curves, drawable, histogram, visible
 
 
 def texts_of(svg: str) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.prediction import BATCH_ROWS, ModelConfig, Predictor, load_predictor, read_config
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import load_predictor, read_config
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -20,13 +21,14 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
-from pipeline.problems.problem import Examples
-from pipeline.problems.seq2seq import EXTRA_WORDS
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig, fit
-from pipeline.vocabulary import EOS, SPECIALS, Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import BATCH_ROWS, ModelConfig, Predictor
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.seq2seq.problem import EXTRA_WORDS
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import EOS, SPECIALS, Vocabulary
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit
 
 ZH = TextConfig(unit="char")
 EN = TextConfig(language="en")
@@ -53,7 +55,7 @@ def trained(
     inputs = Ragged.of([WORDS.encode(list(text)) for text in SENTENCES])
     examples = Examples(inputs)
     if len(problem.columns) == 2:
-        from pipeline.text import Tokenizer
+        from pipeline.text.tokenizer import Tokenizer
 
         rows = [Tokenizer(EN).tokenize(text) for text in TRANSLATIONS]
         vocabularies.append(Vocabulary(sorted({word for row in rows for word in row})))

@@ -8,26 +8,30 @@ from typing import Any
 
 import pytest
 
-from flows import prepare
-from flows.caching import Steps
-from flows.catalogue import SAMPLES
+from flows.environment import SAMPLES
 from flows.ingest import ingest_sources
-from flows.prepare import SplitRefs, with_user_dictionary
+from flows.prepare import splits as prepare
+from flows.prepare.splits import SplitRefs
+from flows.prepare.tokens import with_user_dictionary
 from flows.retrain import RetrainReport, retrain
+from flows.steps.steps import Steps
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
 from pipeline.prediction import load_predictor
 from pipeline.problems import NextWord
-from pipeline.records import RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig
-from pipeline.segmentation import dictionary_digest, packaged_segmenter
-from pipeline.subwords import Subwords
-from pipeline.text import TextConfig, Tokenizer, Utf8
-from pipeline.training import TrainingConfig
-from pipeline.vocabulary import VocabularyConfig
+from pipeline.records.contract import RecordsConfig
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.segmentation import dictionary_digest, packaged_segmenter
+from pipeline.text.subwords import Subwords
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.utf8 import Utf8
+from pipeline.text.vocabulary import VocabularyConfig
+from pipeline.training.config import TrainingConfig
 from warehouse.checkpoints import Checkpoint, read_checkpoint
 from warehouse.errors import StorageError
 from warehouse.registry import Registry
-from warehouse.tables import Tables
+from warehouse.tables.tables import Tables
 
 
 def forget_tables() -> None:

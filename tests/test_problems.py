@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import CELLS, KERNELS, NetworkConfig, Variant
+from pipeline.networks.words import word_embedding
 from pipeline.problems import (
     PROBLEMS,
     Classification,
@@ -20,20 +22,15 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
-from pipeline.problems.forecasting import Forecaster, score_values
-from pipeline.problems.problem import (
-    UNRANKED,
-    Batches,
-    Examples,
-    TokenModel,
-    score_tokens,
-    word_embedding,
-)
-from pipeline.problems.seq2seq import EXTRA_WORDS, Attention, EncoderDecoder, Memory
-from pipeline.ragged import Ragged
-from pipeline.recurrent import CELLS, KERNELS, NetworkConfig, Variant
-from pipeline.training import TrainingConfig, fit, mean_loss
-from pipeline.vocabulary import BOS, EOS, PAD, UNK
+from pipeline.problems.batches import Batches, Examples
+from pipeline.problems.forecasting.problem import Forecaster, score_values
+from pipeline.problems.models import TokenModel
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.seq2seq.problem import EXTRA_WORDS, Attention, EncoderDecoder, Memory
+from pipeline.problems.token_scores import UNRANKED, score_tokens
+from pipeline.text.vocabulary import BOS, EOS, PAD, UNK
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import fit, mean_loss
 
 CPU = torch.device("cpu")
 VOCABULARY = 12

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-import flows.processes
-from flows.catalogue import SAMPLES
-from flows.processes import TrainingProcesses
+import flows.training.processes
+from flows.environment import SAMPLES
 from flows.retrain import RetrainReport, retrain
+from flows.training.processes import TrainingProcesses
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
 from pipeline.problems import LanguageModel
-from pipeline.recurrent import NetworkConfig
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig
+from pipeline.text.config import TextConfig
+from pipeline.training.config import TrainingConfig
 from warehouse.registry import Registry
 
 SETTINGS: dict[str, Any] = {

@@ -26,7 +26,8 @@ from pipeline.profile import (
     profile_texts,
     remarks,
 )
-from pipeline.text import TextConfig, Tokenizer
+from pipeline.text.config import TextConfig
+from pipeline.text.tokenizer import Tokenizer
 
 Words = tuple[list[str], np.ndarray]
 

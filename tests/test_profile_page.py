@@ -8,24 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.caching import Steps
 from flows.ingest import ingest_sources
-from flows.prepare import cut_and_divide, divide_series
+from flows.pages.profile_page import as_page
+from flows.prepare.splits import cut_and_divide, divide_series
 from flows.profile import ProfileRef, profile_series, profile_snapshot, read_profile
-from flows.profile_page import as_page
+from flows.steps.steps import Steps
 from pipeline.errors import InputError
-from pipeline.profile import (
-    Origin,
-    Profile,
-    as_markdown,
-    key_figures,
-    profile_values,
-)
-from pipeline.records import RecordsConfig, SplitsConfig
-from pipeline.text import TextConfig
-from pipeline.vocabulary import VocabularyConfig
+from pipeline.profile import Origin, Profile, as_markdown, key_figures, profile_values
+from pipeline.records.contract import RecordsConfig
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import VocabularyConfig
 from warehouse.errors import StorageError
-from warehouse.tables import Tables
+from warehouse.tables.tables import Tables
 
 CHARACTERS = TextConfig(unit="char")
 HOSTILE = ["<script>alert(1)</script>", "\u202etxt.exe", "<b>&amp;", "a\x1b[2J", "$x^2$", "﷽"]

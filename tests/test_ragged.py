@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ragged import Ragged
+from pipeline.problems.ragged import Ragged
 
 rows_of_ids = st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=8)
 

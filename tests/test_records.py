@@ -7,24 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.records import (
+from pipeline.records.contract import (
     BLANKS,
-    KINDS,
-    RAW_BYTES,
     REASONS,
     Block,
-    Dialogues,
-    Labelled,
-    Pairs,
     RecordsConfig,
-    Series,
-    SplitsConfig,
-    Tagged,
     check_rejected,
     read_block,
-    read_utterance,
-    split_of,
 )
+from pipeline.records.dialogues import Dialogues, read_utterance
+from pipeline.records.labelled import Labelled
+from pipeline.records.pairs import Pairs
+from pipeline.records.rows import KINDS, RAW_BYTES
+from pipeline.records.series import Series
+from pipeline.records.tagged import Tagged
+from pipeline.splits.splits import SplitsConfig, split_of
 from pipeline.text import normalise
 
 DIALOGUES = RecordsConfig()

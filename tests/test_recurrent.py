@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pipeline.errors import InputError
-from pipeline.recurrent import CELLS, ChoGRU, Hidden, NetworkConfig, RecurrentStack, Variant
+from pipeline.networks.recurrent import (
+    CELLS,
+    ChoGRU,
+    Hidden,
+    NetworkConfig,
+    RecurrentStack,
+    Variant,
+)
 
 KERNEL_CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm"]
 INPUT, HIDDEN, STEPS, BATCH = 5, 7, 6, 4

@@ -25,14 +25,15 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.prediction import ModelConfig, load_predictor
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import Problem
-from pipeline.problems.language_model import LanguageModel
-from pipeline.problems.next_word import NextWord
-from pipeline.problems.seq2seq import Seq2Seq
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import TextConfig
-from pipeline.vocabulary import Vocabulary, VocabularyConfig
+from pipeline.problems.language_model.problem import LanguageModel
+from pipeline.problems.next_word.problem import NextWord
+from pipeline.problems.predictor import ModelConfig
+from pipeline.problems.seq2seq.problem import Seq2Seq
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import Vocabulary, VocabularyConfig
 from warehouse.checkpoints import Checkpoints
 from warehouse.errors import StorageError
 from warehouse.publication import REQUIREMENTS, DatasetInfo, Publication, pinned_requirements

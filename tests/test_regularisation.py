@@ -9,6 +9,9 @@ import torch
 from torch.nn import functional
 
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import RECURRENT_WEIGHTS, NetworkConfig, RecurrentStack, Variant
+from pipeline.networks.regularisation import FeatureDropout, RegularisationConfig, one_sequence
+from pipeline.networks.words import Embedding
 from pipeline.problems import (
     Classification,
     Forecasting,
@@ -18,12 +21,12 @@ from pipeline.problems import (
     Seq2Seq,
     Tagging,
 )
-from pipeline.problems.problem import Embedding, Examples, TokenNetwork
-from pipeline.ragged import Ragged
-from pipeline.recurrent import RECURRENT_WEIGHTS, NetworkConfig, RecurrentStack, Variant
-from pipeline.regularisation import FeatureDropout, RegularisationConfig, one_sequence
-from pipeline.training import TrainingConfig, check_settings, fit
-from pipeline.vocabulary import EOS, PAD, UNK
+from pipeline.problems.batches import Examples
+from pipeline.problems.models import TokenNetwork
+from pipeline.problems.ragged import Ragged
+from pipeline.text.vocabulary import EOS, PAD, UNK
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import check_settings, fit
 
 V = 12
 ROWS = [[4, 5, 6, 7, 8], [9, 10, 4], [5, 6, 7, 8, 9, 10]]

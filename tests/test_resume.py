@@ -27,19 +27,21 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import flows.learn
-from flows.caching import Steps
-from flows.learn import FitReport, train
-from flows.prepare import VocabularyRef
-from pipeline.prediction import ModelConfig
+import flows.training.train
+from flows.prepare.vocabularies import VocabularyRef
+from flows.steps.steps import Steps
+from flows.training.train import FitReport, train
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.networks.regularisation import RegularisationConfig
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem, Seq2Seq
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.regularisation import RegularisationConfig
-from pipeline.text import TextConfig
-from pipeline.training import Loop, TrainingConfig
+from pipeline.problems.predictor import ModelConfig
+from pipeline.text.config import TextConfig
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import Loop
 from warehouse.errors import StorageError
-from warehouse.examples import id_table, words_table
-from warehouse.tables import TableRef, Tables
+from warehouse.tables.example_schemas import id_table, words_table
+from warehouse.tables.handles import TableRef
+from warehouse.tables.tables import Tables
 
 V = 60
 PROBLEMS: dict[str, Problem] = {
@@ -154,7 +156,7 @@ def test_never_resuming_starts_anew(
         assert list(tmp_path.glob("states/*/0*"))
 
     leave_a_state()
-    with caplog.at_level("INFO", logger="flows.learn"):
+    with caplog.at_level("INFO", logger="flows.training.train"):
         anew = learn(tmp_path, "next_word", "gru", resume="never")
         assert "going on after step" not in caplog.text
         shutil.rmtree(tmp_path / "results")

@@ -14,18 +14,19 @@ from typing import Any
 
 import pytest
 
-from flows import code_digest
-from flows.catalogue import SAMPLES
-from flows.learn import score, train
-from flows.prepare import tokenize
+from flows.environment import SAMPLES
+from flows.prepare.tokens import tokenize
 from flows.retrain import RetrainReport, retrain
+from flows.steps import code_digest
+from flows.training.train import score, train
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
 from pipeline.problems import Classification, Forecasting, LanguageModel, NextWord, Seq2Seq
-from pipeline.records import RecordsConfig, SplitsConfig
-from pipeline.recurrent import NetworkConfig
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig
-from pipeline.vocabulary import VocabularyConfig
+from pipeline.records.contract import RecordsConfig
+from pipeline.splits.splits import SplitsConfig
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import VocabularyConfig
+from pipeline.training.config import TrainingConfig
 from warehouse.checkpoints import read_checkpoint
 from warehouse.registry import Registry
 
@@ -188,16 +189,16 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     ("module", "reached"),
     [
         ("pipeline.metrics", {"score"}),
-        ("pipeline.search", {"score"}),
+        ("pipeline.search.search", {"score"}),
         ("pipeline.evaluation", {"score"}),
         ("pipeline.prediction", {"score"}),
-        ("pipeline.problems.next_word", {"train", "score"}),
-        ("pipeline.problems.seq2seq", {"score"}),
-        ("pipeline.training", {"train", "score"}),
-        ("pipeline.recurrent", {"train", "score"}),
-        ("pipeline.text", {"tokenize", "score"}),
+        ("pipeline.problems.next_word.problem", {"train", "score"}),
+        ("pipeline.problems.seq2seq.problem", {"score"}),
+        ("pipeline.training.loop", {"train", "score"}),
+        ("pipeline.networks.recurrent", {"train", "score"}),
+        ("pipeline.text.tokenizer", {"tokenize", "score"}),
         ("warehouse.registry", set()),
-        ("flows.publish", set()),
+        ("flows.publish.version", set()),
     ],
 )
 def test_a_changed_module_is_felt_where_it_is_reached(
@@ -426,11 +427,11 @@ LABELLED = [
 KILLED = """
 import sys
 sys.path.insert(0, {root!r})
-import flows.learn
-flows.learn.SECONDS_BETWEEN_STATES = 0.0
+import flows.training.train
+flows.training.train.SECONDS_BETWEEN_STATES = 0.0
 from tests.test_retrain import SETTINGS
 from flows.retrain import retrain
-from pipeline.training import TrainingConfig
+from pipeline.training.loop import TrainingConfig
 retrain.fn(**SETTINGS | {{
     "sources": [{inbox!r}], "warehouse": {warehouse!r},
     "training": TrainingConfig(num_epochs=2, learning_rate=0.01),
@@ -462,7 +463,7 @@ def test_a_training_killed_at_any_moment_goes_on_and_ends_with_the_same_bits(
     assert kept
     assert json.loads(kept[0].read_text())["step"] > 0
 
-    monkeypatch.setattr("flows.learn.SECONDS_BETWEEN_STATES", 1e9)
+    monkeypatch.setattr("flows.training.train.SECONDS_BETWEEN_STATES", 1e9)
     resumed = run(warehouse=str(killed))
     names = [
         {path.name for path in (root / "checkpoints").iterdir() if not path.name.startswith(".")}

@@ -6,12 +6,19 @@ from itertools import combinations, pairwise
 
 import torch
 
-from pipeline.prediction import ModelConfig, NextWordPredictor, Predictor
+from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.problems import NextWord
-from pipeline.records import Dialogues, Labelled, Pairs, RecordsConfig, read_block
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.text import BLANKS, DEFAULT_STEPS, TextConfig, Tokenizer, Utf8
-from pipeline.vocabulary import Vocabulary
+from pipeline.problems.next_word.answers import NextWordPredictor
+from pipeline.problems.predictor import ModelConfig, Predictor
+from pipeline.records.contract import RecordsConfig, read_block
+from pipeline.records.dialogues import Dialogues
+from pipeline.records.labelled import Labelled
+from pipeline.records.pairs import Pairs
+from pipeline.text.config import TextConfig
+from pipeline.text.normalise import DEFAULT_STEPS
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.utf8 import BLANKS, Utf8
+from pipeline.text.vocabulary import Vocabulary
 
 SUBSETS = [
     steps for size in range(len(DEFAULT_STEPS) + 1) for steps in combinations(DEFAULT_STEPS, size)

@@ -9,7 +9,8 @@ import pytest
 
 from flows.sample import grammar, sentences
 from flows.sample.topics import COMMON, FAREWELLS, GREETINGS, TOPICS
-from pipeline.text import TextConfig, Tokenizer
+from pipeline.text.config import TextConfig
+from pipeline.text.tokenizer import Tokenizer
 
 SAMPLE = Path(grammar.__file__).parent
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.networks.recurrent import Hidden, NetworkConfig, Variant
 from pipeline.problems import LanguageModel, Seq2Seq
-from pipeline.problems.problem import padded_texts
-from pipeline.problems.seq2seq import EncoderDecoder
-from pipeline.ragged import Ragged
-from pipeline.recurrent import Hidden, NetworkConfig, Variant
-from pipeline.search import (
+from pipeline.problems.batches import padded_texts
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.seq2seq.problem import EncoderDecoder
+from pipeline.search.search import (
     NEVER,
     GaveUpError,
     Hypothesis,
@@ -24,7 +24,7 @@ from pipeline.search import (
     greedy,
     sample,
 )
-from pipeline.vocabulary import BOS, EOS
+from pipeline.text.vocabulary import BOS, EOS
 
 WORDS, LONGEST = 7, 4
 FIRST = torch.tensor([BOS])

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.prediction import ModelConfig, Predictor, load_predictor
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import LanguageModel, NextWord, Problem, Seq2Seq
-from pipeline.recurrent import NetworkConfig, Variant
+from pipeline.problems.predictor import ModelConfig, Predictor
 from pipeline.search_comparison import compare_searches
-from pipeline.text import TextConfig
-from pipeline.vocabulary import Vocabulary
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import Vocabulary
 
 TEXT = TextConfig(unit="char")
 WORDS = Vocabulary(list("今天很好"))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jieba import finalseg
 
-from pipeline import segmentation
-from pipeline.segmentation import (
+from pipeline.text import segmentation
+from pipeline.text.segmentation import (
     Segmenter,
     Tables,
     can_join,

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from pipeline import session as session_module
 from pipeline.errors import InputError
-from pipeline.prediction import Candidate, ModelConfig, Predictor, load_predictor
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.variants import parse_variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem
-from pipeline.problems.problem import Examples
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig
-from pipeline.session import Session
-from pipeline.text import TextConfig
-from pipeline.variants import parse_variant
-from pipeline.vocabulary import EOS, SPECIALS, Vocabulary
+from pipeline.problems.batches import Examples
+from pipeline.problems.predictor import Candidate, ModelConfig, Predictor, Session
+from pipeline.problems.ragged import Ragged
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import EOS, SPECIALS, Vocabulary
 
 WORDS = Vocabulary(["我", "们", "今", "天", "去", "看", "你", "好", "吗", "。"])
 STREAMS = [

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import InputError
-from pipeline.softmax import AdaptiveSoftmax, ChunkedCrossEntropy, summed_cross_entropy
-from pipeline.vocabulary import PAD
+from pipeline.networks.softmax import AdaptiveSoftmax, ChunkedCrossEntropy, summed_cross_entropy
+from pipeline.text.vocabulary import PAD
 
 F, V = 5, 50
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from warehouse.errors import StorageError
-from warehouse.sources import SourceFile, blocks, find_sources, printable
+from warehouse.sources.files import SourceFile, printable
+from warehouse.sources.sources import blocks, find_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 LINES = b'{"a": 1}\n{"a": 2}\n\n{"a": "\xe4\xb8\x80"}\n'
@@ -368,7 +369,7 @@ def test_a_large_parquet_file_is_cut_between_row_groups(
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=90)
     (whole,) = find_sources([str(path)])
     assert (whole.begin, whole.first_line, whole.num_bytes) == (0, 1, path.stat().st_size)
-    monkeypatch.setattr("warehouse.sources.PIECE_BYTES", 4_000)
+    monkeypatch.setattr("warehouse.sources.sources.PIECE_BYTES", 4_000)
     pieces = find_sources([str(path)])
     assert [piece.first_line for piece in pieces] == [1, 181, 361, 541, 721, 901]
     assert sum(piece.num_bytes for piece in pieces) == whole.num_bytes
@@ -455,7 +456,7 @@ def test_a_parquet_bomb_is_refused(tmp_path: Path) -> None:
 
 PEAK = """
 import resource, sys
-from warehouse.sources import blocks, find_sources
+from warehouse.sources.sources import blocks, find_sources
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 def read(address):
@@ -468,7 +469,7 @@ print(read(sys.argv[2]), peak() - before)
 BOMB = """
 import resource, sys
 from warehouse.errors import StorageError
-from warehouse.sources import blocks, find_sources
+from warehouse.sources.sources import blocks, find_sources
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     for block, first in blocks(find_sources([sys.argv[1]])[0]):

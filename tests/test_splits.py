@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.records import SPLITS, SplitsConfig, split_of
-from pipeline.splits import (
+from pipeline.splits.division import (
     Division,
     Documents,
     dialogue_documents,
@@ -22,7 +21,8 @@ from pipeline.splits import (
     text_documents,
     text_keys,
 )
-from pipeline.text import Utf8
+from pipeline.splits.splits import SPLITS, SplitsConfig, split_of
+from pipeline.text.utf8 import Utf8
 
 CONFIG = SplitsConfig(valid=0.25, test=0.25)
 BY_TIME = SplitsConfig(valid=0.25, test=0.25, by="chronological")

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.subwords import Subwords
-from pipeline.text import TextConfig, Tokenizer, Utf8, uncut_batch
+from pipeline.text.config import TextConfig
+from pipeline.text.subwords import Subwords
+from pipeline.text.tokenizer import Tokenizer, uncut_batch
+from pipeline.text.utf8 import Utf8
 
 TEXTS = [
     "今天天气很好，我们去公园吧。",
@@ -125,7 +127,7 @@ def test_a_size_without_room_for_pieces_is_refused() -> None:
 
 def test_equal_texts_give_equal_subwords_in_every_process(shared_data) -> None:
     program = (
-        "import sys, json; from pipeline.subwords import Subwords;"
+        "import sys, json; from pipeline.text.subwords import Subwords;"
         "print(Subwords.train(json.load(sys.stdin), 3000).digest)"
     )
     lines = (shared_data / "parallel" / "tatoeba.en-zh.jsonl").read_bytes().splitlines()[:4_000]

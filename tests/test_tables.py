@@ -13,11 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from warehouse.errors import StorageError
-from warehouse.tables import (
-    ASIDE,
-    Tables,
-    snapshot_id,
-)
+from warehouse.tables.tables import ASIDE, Tables, snapshot_id
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = pa.schema([("name", pa.string()), ("ids", pa.list_(pa.int32())), ("score", pa.float64())])
@@ -280,7 +276,7 @@ def test_garbage_is_what_no_snapshot_names(warehouse: Path) -> None:
 COMMITTER = """
 import sys
 import pyarrow as pa
-from warehouse.tables import Tables
+from warehouse.tables.tables import Tables
 tables = Tables(sys.argv[1])
 print("ready", flush=True)
 for number in range(int(sys.argv[2])):

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from flows.terminal import (
+from flows.command.terminal import (
     finite,
     log_to_stderr,
     print_json,

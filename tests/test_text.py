@@ -7,14 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.text import (
-    DEFAULT_STEPS,
-    TextConfig,
-    Tokenizer,
-    Utf8,
-    normalise,
-    normalise_batch,
-)
+from pipeline.text import normalise
+from pipeline.text.config import TextConfig
+from pipeline.text.normalise import DEFAULT_STEPS, normalise_batch
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.utf8 import Utf8
 
 # Characters and pieces that the steps and tokenizers care about, between ordinary ones.
 PIECES = [
@@ -201,7 +198,7 @@ def test_global_jieba_and_its_cache_stay_untouched(tmp_path, monkeypatch):
 
     import jieba
 
-    from pipeline.segmentation import packaged_jieba
+    from pipeline.text.segmentation import packaged_jieba
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "jieba.cache").write_bytes(b"planted")

@@ -19,33 +19,19 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import InputError
 from pipeline.metrics import textbook_bleu
-from pipeline.precision import Precision, matmul_precision, trains_in_bf16
-from pipeline.problems import (
-    Classification,
-    LanguageModel,
-    NextWord,
-    Problem,
-    Seq2Seq,
-    Tagging,
-)
-from pipeline.problems.problem import Examples, padded_texts, score_tokens
-from pipeline.problems.seq2seq import EncoderDecoder, PairBatches
-from pipeline.ragged import Ragged
-from pipeline.recurrent import NetworkConfig, Variant
-from pipeline.regularisation import RegularisationConfig
-from pipeline.search import beam
-from pipeline.training import (
-    OPTIMIZERS,
-    DivergedError,
-    Fitted,
-    Observer,
-    TrainingConfig,
-    TrainingState,
-    fit,
-    mean_loss,
-    resolve_device,
-)
-from pipeline.vocabulary import BOS
+from pipeline.networks.devices import resolve_device
+from pipeline.networks.recurrent import NetworkConfig, Variant
+from pipeline.networks.regularisation import RegularisationConfig
+from pipeline.problems import Classification, LanguageModel, NextWord, Problem, Seq2Seq, Tagging
+from pipeline.problems.batches import Examples, padded_texts
+from pipeline.problems.ragged import Ragged
+from pipeline.problems.seq2seq.problem import EncoderDecoder, PairBatches
+from pipeline.problems.token_scores import score_tokens
+from pipeline.search.search import beam
+from pipeline.text.vocabulary import BOS
+from pipeline.training.config import OPTIMIZERS, TrainingConfig
+from pipeline.training.loop import DivergedError, Fitted, Observer, TrainingState, fit, mean_loss
+from pipeline.training.precision import Precision, matmul_precision, trains_in_bf16
 
 CPU = torch.device("cpu")
 V = 14
@@ -232,7 +218,7 @@ def test_half_precision_learns_the_same_and_goes_on_with_the_same_bits(
     if precision == "bf16" and not trains_in_bf16(parsed.cell, parsed.kernel):
         pytest.skip(f"this CPU does not train {variant} in bf16")
     # Nobody wants fp16 on a CPU, which can do it all the same: so its scaler is tested here too.
-    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    monkeypatch.setattr("pipeline.training.loop.check_precision", lambda *_: None)
     # No dropout for the comparison, since the masks of another type are others.
     plain = settings | {"network": NetworkConfig(8, 12, 0.0), "num_epochs": 2}
     if "regularisation" not in settings:
@@ -255,7 +241,7 @@ def test_half_precision_learns_the_same_and_goes_on_with_the_same_bits(
 def test_the_scale_of_fp16_is_kept_and_a_step_that_overflows_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.training.check_precision", lambda *_: None)
+    monkeypatch.setattr("pipeline.training.loop.check_precision", lambda *_: None)
     observer = CutOff(3)
     with pytest.raises(Stop):
         run(LanguageModel(bptt=7), "gru", precision="fp16", observer=observer)
@@ -286,8 +272,8 @@ def test_a_cpu_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 BF16_WITH_AVX2 = """
 import numpy as np, torch
 from pipeline.errors import InputError
-from pipeline.precision import check_precision, trains_in_bf16
-from pipeline.recurrent import CELLS, Variant
+from pipeline.training.precision import check_precision, trains_in_bf16
+from pipeline.networks.recurrent import CELLS, Variant
 state = torch.random.get_rng_state()
 for cell in CELLS:
     assert trains_in_bf16(cell, "textbook"), cell

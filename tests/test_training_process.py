@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows.processes import JOB, OUTCOME
+from flows.training.processes import JOB, OUTCOME
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.training_process", str(folder)],
+        [sys.executable, "-m", "flows.training.training_process", str(folder)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

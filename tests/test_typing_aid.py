@@ -2,14 +2,14 @@
 
 import torch
 
-from flows.typing_aid import suggestions
-from pipeline.prediction import ModelConfig, load_predictor
+from flows.command.typing_aid import suggestions
+from pipeline.networks.recurrent import NetworkConfig
+from pipeline.networks.variants import parse_variant
+from pipeline.prediction import load_predictor
 from pipeline.problems import NextWord
-from pipeline.recurrent import NetworkConfig
-from pipeline.session import Session
-from pipeline.text import TextConfig
-from pipeline.variants import parse_variant
-from pipeline.vocabulary import Vocabulary
+from pipeline.problems.predictor import ModelConfig, Session
+from pipeline.text.config import TextConfig
+from pipeline.text.vocabulary import Vocabulary
 
 
 def session() -> Session:

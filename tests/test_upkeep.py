@@ -4,25 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from flows.caching import Steps
-from flows.ingest import (
-    SourceChanges,
-    export_quarantine,
-    ingest_sources,
-    ingested_snapshot,
-    quarantined_rows,
-    retry_quarantine,
-)
-from flows.prepare import tokenize
-from flows.upkeep import collect_garbage, compact, forget, verify
+from flows.ingest import ingest_sources, ingested_snapshot
+from flows.prepare.tokens import tokenize
+from flows.quarantine import export_quarantine, quarantined_rows, retry_quarantine
+from flows.steps.steps import Steps
+from flows.upkeep import compact, forget, verify
+from flows.upkeep.garbage import collect_garbage
 from pipeline.errors import InputError
-from pipeline.records import RecordsConfig
-from pipeline.text import TextConfig
+from pipeline.records.contract import RecordsConfig
+from pipeline.text.config import TextConfig
 from tests.test_ingest import LENIENT, line, run, states, write
 from warehouse.errors import StorageError
 from warehouse.files import keep_file
 from warehouse.forgotten import Forgotten
-from warehouse.tables import TableRef, Tables, WithdrawnError
+from warehouse.ingests import SourceChanges
+from warehouse.tables.handles import TableRef
+from warehouse.tables.tables import Tables, WithdrawnError
 
 PAIRS = RecordsConfig("pairs", max_rejected=1.0)
 
@@ -256,7 +253,7 @@ def test_changes_of_the_files_are_told(warehouse: Path, tmp_path: Path) -> None:
 def test_a_file_that_grows_costs_its_end(
     warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warehouse.sources.PIECE_BYTES", 20_000)
+    monkeypatch.setattr("warehouse.sources.sources.PIECE_BYTES", 20_000)
     monkeypatch.setattr("flows.ingest.LARGE_BYTES", 1_000)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS has none
     lines = [line(i) for i in range(400)]

@@ -3,9 +3,9 @@
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import Variant
+from pipeline.networks.variants import BASELINES, Baseline, parse_variant
 from pipeline.problems import PROBLEMS, NextWord
-from pipeline.recurrent import Variant
-from pipeline.variants import BASELINES, Baseline, parse_variant
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.vocabulary import (
+from pipeline.text.vocabulary import (
     BOS,
     EOS,
     PAD,

@@ -6,20 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.caching import Steps
-from flows.catalogue import SAMPLES
-from flows.learn import align_vectors
-from flows.prepare import VocabularyRef
+from flows.environment import SAMPLES
+from flows.prepare.vocabularies import VocabularyRef
 from flows.retrain import retrain
+from flows.steps.steps import Steps
+from flows.training.train import align_vectors
 from pipeline.errors import InputError
+from pipeline.networks.recurrent import NetworkConfig
 from pipeline.problems import Forecasting, NextWord
-from pipeline.recurrent import NetworkConfig
-from pipeline.text import TextConfig
-from pipeline.training import TrainingConfig, check_vectors
+from pipeline.text.config import TextConfig
+from pipeline.training.config import TrainingConfig
+from pipeline.training.loop import check_vectors
 from warehouse.checkpoints import read_checkpoint
 from warehouse.errors import StorageError
-from warehouse.examples import vectors_of, vectors_table, words_table
-from warehouse.tables import Tables
+from warehouse.tables.example_schemas import vectors_of, vectors_table, words_table
+from warehouse.tables.tables import Tables
 from warehouse.word_vectors import find_vectors, read_vectors
 
 TEXT = "3 2\n你 0.5 -1\n好 2e-1 3\n、 0 0.25\n"

@@ -70,12 +70,7 @@ from warehouse.publication import (
     pinned_requirements,
     stage_package,
 )
-from warehouse.served_model import (
-    CANDIDATES_COLUMN,
-    INPUT_COLUMN,
-    PREDICTION_COLUMN,
-    source_digest,
-)
+from warehouse.served_model import CANDIDATES_COLUMN, INPUT_COLUMN, PREDICTION_COLUMN, source_digest
 
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..vocabulary import BOS, UNK
+from ..text.vocabulary import BOS, UNK
 
 CHUNK_ROWS = 128
 """Rows whose distributions are made at once: their n-grams are gathered, up to ``V`` a row."""

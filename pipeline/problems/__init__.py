@@ -1,12 +1,12 @@
 """One file a learning problem: its model, its batches, its settings."""
 
-from .classification import Classification
-from .forecasting import Forecasting
-from .language_model import LanguageModel
-from .next_word import NextWord
+from .classification.problem import Classification
+from .forecasting.problem import Forecasting
+from .language_model.problem import LanguageModel
+from .next_word.problem import NextWord
 from .problem import Problem
-from .seq2seq import Seq2Seq
-from .tagging import Tagging
+from .seq2seq.problem import Seq2Seq
+from .tagging.problem import Tagging
 
 __all__ = [
     "PROBLEMS",

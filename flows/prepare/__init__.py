@@ -1,0 +1,1 @@
+"""From records to ids: tokens, splits, vocabularies, ids."""

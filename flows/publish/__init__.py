@@ -1,0 +1,1 @@
+"""From scores to registered versions and the choice of the champion."""

@@ -1,0 +1,1 @@
+"""How a step runs: its key, its lock, the digest of its code, its result."""

@@ -1,0 +1,1 @@
+"""Fit a variant here or in processes of its own, and score it."""

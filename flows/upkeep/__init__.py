@@ -1,0 +1,1 @@
+"""Care of a warehouse: forget, verify, collect garbage, compact."""

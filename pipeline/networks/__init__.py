@@ -1,0 +1,1 @@
+"""Recurrent networks: cells, the stack, words in and out, regularisation."""

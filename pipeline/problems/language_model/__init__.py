@@ -1,0 +1,1 @@
+"""Language model: the next token of a stream of text."""

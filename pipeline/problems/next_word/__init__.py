@@ -1,0 +1,1 @@
+"""Next word: the word after a window of words."""

@@ -1,0 +1,1 @@
+"""Records: one module for each kind, its fields, its check and its reader."""

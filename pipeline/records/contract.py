@@ -1,0 +1,281 @@
+"""Records: what one row of a source is, how lines become rows, and which split a row belongs to.
+
+Kinds of records, as JSON lines:
+
+- `dialogues`: `{"topic": str, "user1": str, "user2": str, "dialog": ["user1：text", ...]}`
+- `text`: `{"text": str}`, running text in order; read as dialogues of one utterance
+- `pairs`: `{"source": str, "target": str}`
+- `labelled`: `{"text": str, "label": str}`
+- `tagged`: `{"tokens": [str, ...], "tags": [str, ...]}`, one tag a token
+- `series`: `{"time": str, "value": number, "series": str}`, one observation; `series` may be absent
+
+A row that breaks the contract is rejected with its line, a reason and its raw bytes; it never stops
+the others. A block of lines is worked off in columns at a time, and only what does not fit the
+common shape is looked at row by row: `read_utterance` and the `_fault_of_...` functions are the
+definition, everything else is how to get there fast.
+
+Shape letters: R rows, U utterances.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .dialogues import Dialogues, _are_sound_dialogues, _dialogues, _fault_of_dialogue
+from .json_lines import _num_strings, _parse, _strings
+from .labelled import Labelled, _fault_of_labelled, _labelled
+from .pairs import Pairs, _are_sound_pairs, _fault_of_pair, _pairs
+from .rows import KINDS, RAW_BYTES, Rejected, _Faults
+from .series import Series, _fault_of_observation, _observations
+from .tagged import Tagged, _fault_of_tagged, _tagged
+from .texts import _fault_of_text, _texts
+
+IN_ORDER = ("text", "series")
+"""Kinds whose rows mean something only in their order."""
+
+REASONS = {
+    "not_utf8": "not UTF-8",
+    "not_json": "not JSON",
+    "repeated_key": "a key given twice",
+    "not_object": "not a JSON object",
+    "missing_key": "a key is missing",
+    "wrong_type": "a value of the wrong type",
+    "no_utterances": "no utterance with a speaker and text",
+    "empty_side": "an empty source or target",
+    "empty_text": "an empty text",
+    "empty_label": "an empty label",
+    "unknown_label": "a label that is not among records.labels",
+    "unequal_lengths": "not one tag for each token",
+    "not_number": "a value that is no finite number",
+}
+"""Why a row is rejected: the code and what it says."""
+
+_OTHER_FILE = {
+    "missing_key": "Say what the file holds (records.kind), or what its fields are called "
+    "(records.fields)",
+    "not_json": "Write a JSON object a line, or end the file's name as its format does, such as "
+    ".csv or .txt",
+    "not_object": "Write a JSON object a line",
+    "unknown_label": "Add its labels to records.labels",
+}
+"""What to do about a file all of whose rows are rejected, for one reason above all."""
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordsConfig:
+    """What the rows of the sources are.
+
+    - `kind`: one of `KINDS`.
+    - `fields`: the names that the files use where they differ from the contract's, for instance
+      `{"source": "zh", "target": "en"}`.
+    - `max_rejected`: the share of rows that may be rejected before the whole ingest is refused.
+    - `labels`: of labelled records, the labels that there may be; any where it is empty.
+
+    Raises `InputError` for a value that cannot work.
+    """
+
+    kind: str = "dialogues"
+    fields: dict[str, str] = field(default_factory=dict)
+    max_rejected: float = 0.05
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"there is no kind of records {self.kind!r}: use {', '.join(KINDS)}")
+        contract = KINDS[self.kind]
+        for name in self.fields:
+            if name not in contract:
+                raise InputError(
+                    f"{self.kind} have no field {name!r}: name one of {', '.join(contract)}"
+                )
+        names = list(self.file_fields.values())
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"two fields of {self.kind} cannot both be {name!r} in the file: give each its"
+                    " own name"
+                )
+        if self.labels and self.kind != "labelled":
+            raise InputError(f"records.labels are of labelled records, and these are {self.kind}")
+        if not 0 <= self.max_rejected <= 1:
+            raise InputError(
+                f"max_rejected is a share of the rows from 0 to 1, not {self.max_rejected}"
+            )
+
+    @property
+    def file_fields(self) -> dict[str, str]:
+        """The contract's name of every field, in order, and its name in the files."""
+        return {name: self.fields.get(name, name) for name in KINDS[self.kind]}
+
+
+Records = Dialogues | Pairs | Labelled | Tagged | Series
+
+
+class Block(NamedTuple):
+    """What a block of lines holds; `num_rows` counts accepted and rejected rows, no blank line."""
+
+    records: Records
+    rejected: list[Rejected]
+    num_rows: int
+    num_dropped_utterances: int
+
+
+def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
+    """Read whole lines of JSON.
+
+    Lines end at LF; a CR before it does not count, blank lines are skipped. A row is rejected that
+    is not UTF-8 or not JSON (NaN, lone surrogates, numbers beyond 1.8e308 and nesting beyond 1,024
+    levels are not), gives a key twice in one object, lacks a field or has one of another type. Keys
+    that the contract does not name are ignored.
+
+    Args:
+        block: lines; only the last line of a file may lack its LF.
+        first_line: the number of the first line in its file, from 1.
+        config: what the rows are.
+    """
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    rows, places, faults = _parse(lines)
+    num_rows = len(rows) + len(faults)
+    names = tuple(config.file_fields.values())
+    fault_of, is_sound = _checks(config)
+    if not is_sound(rows, names):
+        rows, places = _without(rows, places, faults, lambda row, _: fault_of(row, names))
+    text = block if len(rows) == len(lines) else b"\n".join([lines[i] for i in places])
+    strings = _strings(text)
+    if len(strings.starts) != _num_strings_of(rows, names, config.kind):
+        rows, places = _without(
+            rows,
+            places,
+            faults,
+            lambda row, i: (
+                None
+                if len(_strings(lines[i]).starts) == _num_strings(row)
+                else ("repeated_key", "a key is given twice in one object")
+            ),
+        )
+        text = b"\n".join([lines[i] for i in places])
+        strings = _strings(text)
+    where = np.array(places, np.int64)
+    num_dropped = 0
+    records: Records
+    if config.kind == "dialogues":
+        records, num_dropped = _dialogues(rows, where, names, faults, strings)
+    elif config.kind == "labelled":
+        records = _labelled(rows, where, names, config.labels)
+    else:
+        records = _READERS[config.kind](rows, where, names)
+    rejected = [
+        Rejected(first_line + i, reason, detail, lines[i].removesuffix(b"\r")[:RAW_BYTES])
+        for i, (reason, detail) in sorted(faults.items())
+    ]
+    records = records._replace(lines=records.lines + first_line)
+    return Block(records, rejected, num_rows, num_dropped)
+
+
+def _without(
+    rows: list[Any],
+    places: Sequence[int],
+    faults: _Faults,
+    fault_of: Callable[[Any, int], tuple[str, str] | None],
+) -> tuple[list[Any], list[int]]:
+    """The rows without fault and their places; the faults of the others are noted."""
+    good_rows: list[Any] = []
+    good_places: list[int] = []
+    for row, place in zip(rows, places):
+        fault = fault_of(row, place)
+        if fault is None:
+            good_rows.append(row)
+            good_places.append(place)
+        else:
+            faults[place] = fault
+    return good_rows, good_places
+
+
+# A repeated key cannot be seen in what was parsed, where the last one wins. But then strings are
+# missing.
+
+
+def _num_strings_of(rows: list[Any], names: tuple[str, ...], kind: str) -> int:
+    """The strings in all rows, which are sound."""
+    if kind == "dialogues" and set(map(len, rows)) == {len(names)}:
+        num_texts = 2 * len(names) - 1  # four keys, and three values beside the list
+        return num_texts * len(rows) + sum(len(row[names[3]]) for row in rows)
+    return sum(map(_num_strings, rows))
+
+
+_FaultOf = Callable[[Any, tuple[str, ...]], tuple[str, str] | None]
+
+
+def _checks(
+    config: RecordsConfig,
+) -> tuple[_FaultOf, Callable[[list[Any], tuple[str, ...]], bool]]:
+    """What is wrong with a row of this kind, and whether no row of a list has a fault."""
+    if config.kind == "dialogues":
+        return _fault_of_dialogue, _are_sound_dialogues
+    if config.kind == "pairs":
+        return _fault_of_pair, _are_sound_pairs
+    fault_of: _FaultOf = {
+        "text": _fault_of_text,
+        "labelled": lambda row, names: _fault_of_labelled(row, names, config.labels),
+        "tagged": _fault_of_tagged,
+        "series": _fault_of_observation,
+    }[config.kind]
+    return fault_of, lambda rows, names: all(fault_of(row, names) is None for row in rows)
+
+
+_READERS: dict[str, Callable[[list[Any], npt.NDArray[np.int64], tuple[str, ...]], Records]] = {
+    "text": _texts,
+    "pairs": _pairs,
+    "tagged": _tagged,
+    "series": _observations,
+}
+
+
+def check_rejected(
+    sources: str, num_accepted: int, reasons: Counter[str], example: str, config: RecordsConfig
+) -> None:
+    """Refuse sources of which too many rows were rejected, or none is left.
+
+    Args:
+        sources: what was read, as the message shall name it.
+        num_accepted: rows that were accepted.
+        reasons: how many rows were rejected for each key of `REASONS`.
+        example: where one of them is and what is wrong with it.
+        config: what was allowed.
+
+    Raises:
+        InputError: with the counts and the most frequent reasons.
+    """
+    num_rejected = reasons.total()
+    num_rows = num_accepted + num_rejected
+    if num_rows == 0:
+        raise InputError(f"{sources} has no rows: pass a file that holds {config.kind}")
+    if num_accepted and num_rejected <= config.max_rejected * num_rows:
+        return
+    frequent = ", ".join(f"{REASONS[code]} ({n})" for code, n in reasons.most_common(3))
+    share = num_rejected / num_rows
+    allowed = f"at most {config.max_rejected:.1%} may be" if num_accepted else "none is left"
+    reason = reasons.most_common(1)[0][0]
+    remedy = "Correct the rows"
+    if reason == "not_utf8":
+        remedy = "Convert the file to UTF-8 (iconv)"
+    elif not num_accepted:
+        # Not one row fits: the file is another one than was said, not full of slips.
+        remedy = _OTHER_FILE.get(reason, remedy)
+    if num_accepted:
+        remedy += f" or allow more: --set records.max_rejected={math.ceil(share * 100) / 100:g}"
+    raise InputError(
+        f"{sources}: {num_rejected} of {num_rows} rows were rejected ({share:.1%}; {allowed}):"
+        f" {frequent}; for instance {example}. {remedy}."
+    )

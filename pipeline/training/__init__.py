@@ -1,0 +1,1 @@
+"""The training loop, its settings, precision, averaging and ranks."""

@@ -1,0 +1,1 @@
+"""Tables named by their content, and snapshots of them."""
