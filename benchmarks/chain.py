@@ -43,7 +43,7 @@ SECONDS_OF_BATCHES = 3.0
 def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
     """CPU seconds of each stage, peak memory, tokens, and a digest of the ids of all splits."""
     from flows.ingest import ingest_sources
-    from flows.prepare import splits as prepare
+    from flows.prepare import splits, tokens
     from flows.steps.steps import Steps
     from flows.training.train import mapped_examples
     from pipeline.records.contract import RecordsConfig
@@ -72,8 +72,8 @@ def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
     at = {"root": str(root)}
     if way == "jieba.lcut":
         jieba = timed("tokenize", packaged_jieba)
-        prepare._cut = cut_plainly
-        prepare.tokenizer_of = lambda root, config: prepare.Tokenizer(config)
+        splits._cut = cut_plainly
+        tokens.tokenizer_of = lambda root, config: splits.Tokenizer(config)
     ingested = timed(
         "ingest", lambda: ingest_sources(steps, "chain", [str(source)], RecordsConfig())
     )
@@ -82,19 +82,19 @@ def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
         timed(
             "tokenize",
             lambda shard=shard: steps.run(
-                prepare.tokenize, **at, shard=shard, text=text, target_text=None, **common
+                splits.tokenize, **at, shard=shard, text=text, target_text=None, **common
             ),
         )
         for shard in ingested.shards
     ]
     divided = timed(
         "divide",
-        lambda: steps.run(prepare.divide, **at, shards=shards, splits=SplitsConfig(), **common),
+        lambda: steps.run(splits.divide, **at, shards=shards, splits=SplitsConfig(), **common),
     )
     vocabulary = timed(
         "build_vocabulary",
         lambda: steps.run(
-            prepare.build_vocabulary,
+            splits.build_vocabulary,
             **at,
             train=divided.train,
             column="tokens",
@@ -107,7 +107,7 @@ def run_chain(way: str, source: Path, root: Path) -> dict[str, object]:
         ids = timed(
             "encode",
             lambda rows=rows: steps.run(
-                prepare.encode,
+                splits.encode,
                 **at,
                 rows=rows,
                 columns=("tokens",),

@@ -13,7 +13,7 @@ from prefect.cli.deploy._models import (
     WorkPoolConfig,
 )
 
-from flows.command import catalogue as module
+from flows import environment
 from flows.command.catalogue import ANCHORS, KEYS, catalogue
 from flows.environment import source_addresses, tracking_uri, warehouse_root
 from flows.recipe import apply_overrides, checked, setting, signature_of
@@ -306,7 +306,7 @@ def test_a_setting_without_form_is_refused(text: str) -> None:
 def test_samples_are_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "dialogues.jsonl").touch()
     (tmp_path / "pairs.jsonl.gz").touch()
-    monkeypatch.setattr(module, "SAMPLES", tmp_path)
+    monkeypatch.setattr(environment, "SAMPLES", tmp_path)
     assert source_addresses(
         ["sample:dialogues", "inbox/*.jsonl", "s3://bucket/a", "sample:pairs"]
     ) == [

@@ -19,7 +19,7 @@ from pipeline.splits.near_duplicates import (
     later_near_duplicates,
     near_copies,
 )
-from pipeline.text import tokenizer as text
+from pipeline.text import utf8
 from pipeline.text.utf8 import Utf8
 
 LETTERS = "的一是了我不人在他有这个上们来到时大地为子中你说生国年着就那和要她出也得里后自以会家可下"
@@ -95,7 +95,7 @@ def test_pieces_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     texts = [random_text(draw, draw.randrange(60)) for _ in range(80)]
     whole = Sketches.of(Utf8.of(texts)).signatures
     monkeypatch.setattr(near_duplicates, "_PIECE", 37)
-    monkeypatch.setattr(text, "_CHUNK_BYTES", 500)
+    monkeypatch.setattr(utf8, "_CHUNK_BYTES", 500)
     assert (Sketches.of(Utf8.of(texts)).signatures == whole).all()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flows.environment import SAMPLES
 from flows.ingest import ingest_sources
-from flows.prepare import splits as prepare
+from flows.prepare import splits, tokens, vocabularies
 from flows.prepare.splits import SplitRefs
 from flows.prepare.tokens import with_user_dictionary
 from flows.retrain import RetrainReport, retrain
@@ -36,11 +36,11 @@ from warehouse.tables.tables import Tables
 
 def forget_tables() -> None:
     """As a new process starts: nothing but the warehouse knows jieba's dictionary."""
-    prepare._stored_segmenter.cache_clear()
+    tokens._stored_segmenter.cache_clear()
 
 
 def cut(root: Path, config: TextConfig, text: str) -> list[str]:
-    data, token_offsets, _ = prepare.tokenizer_of(str(root), config).tokenize_batch(Utf8.of([text]))
+    data, token_offsets, _ = tokens.tokenizer_of(str(root), config).tokenize_batch(Utf8.of([text]))
     return Utf8(data.data, token_offsets).to_list()
 
 
@@ -58,7 +58,7 @@ def test_tables_are_made_once_and_mapped_then(
     def never(user_words: tuple[str, ...]) -> None:
         raise AssertionError("the stored tables were not taken")
 
-    monkeypatch.setattr(prepare, "packaged_segmenter", never)
+    monkeypatch.setattr(tokens, "packaged_segmenter", never)
     forget_tables()
     assert cut(warehouse, config, text) == first
     forget_tables()
@@ -183,8 +183,8 @@ def test_predictions_see_text_exactly_as_training_did(
     steps = Steps(warehouse)
     sources = [str(tmp_path / "dirty.jsonl")]
     shards = ingest_sources(steps, "dirty", sources, RecordsConfig()).shards
-    (tokens,) = prepare.tokens_of(steps, shards, "dialogues", ("tokens",), (text,))
-    trained_on = list(prepare.word_rows(Tables(warehouse), tokens, "tokens"))
+    (table,) = tokens.tokens_of(steps, shards, "dialogues", ("tokens",), (text,))
+    trained_on = list(vocabularies.word_rows(Tables(warehouse), table, "tokens"))
     # A checkpoint keeps the settings as JSON, and a predictor makes its tokenizer of them.
     kept = TextConfig(**json.loads(json.dumps(asdict(text))))
     assert [Tokenizer(kept).tokenize(each) for each in DIRTY] == trained_on
@@ -194,7 +194,7 @@ def test_predictions_see_text_exactly_as_training_did(
 def texts_of(warehouse: Path, splits: SplitRefs) -> dict[str, list[str]]:
     """The texts of each split, put together from their tokens."""
     return {
-        split: ["".join(row) for row in prepare.word_rows(Tables(warehouse), rows, "tokens")]
+        split: ["".join(row) for row in vocabularies.word_rows(Tables(warehouse), rows, "tokens")]
         for split, rows in splits.tables.items()
     }
 
@@ -211,7 +211,7 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
     tables = Tables(warehouse)
     learnt = report.vocabularies[0].subwords
     assert learnt is not None
-    subwords = prepare.read_subwords(tables, learnt)
+    subwords = vocabularies.read_subwords(tables, learnt)
 
     # Learnt from the training split and from nothing else.
     written = texts_of(warehouse, report.splits)
@@ -219,7 +219,7 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
     assert max(len(piece) for row in written["train"] for piece in subwords.cut(row)) > 1
 
     # Every piece has an id, also one that stands alone in no text of the training split.
-    known = prepare.read_vocabulary(tables, report.vocabularies[0])
+    known = vocabularies.read_vocabulary(tables, report.vocabularies[0])
     assert set(subwords.pieces) <= set(known.words)
     seen = set("".join(written["train"]))
     for text_held_out in written["test"]:
@@ -227,7 +227,7 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
             assert piece in known or piece not in seen
 
     # The unit has no say in what is held out.
-    characters = prepare.cut_and_divide(
+    characters = splits.cut_and_divide(
         Steps(warehouse),
         report.ingest.shards,
         "dialogues",
@@ -243,7 +243,7 @@ def test_subwords_go_from_files_to_predictions_and_stay(inbox: Path, warehouse: 
     predictor = load_predictor(checkpoint.config, checkpoint.weights, checkpoint.vocabularies)
     for split, rows in report.splits.tables.items():
         assert predictor.tokenized(written[split]) == list(
-            prepare.word_rows(tables, rows, "tokens")
+            vocabularies.word_rows(tables, rows, "tokens")
         )
     assert len(Registry(warehouse).load("words", version=1).predict(["今天", "你好"])) == 2
     (needed,) = warehouse.rglob("artifacts/requirements.txt")
@@ -303,8 +303,8 @@ def test_a_model_goes_on_learning_with_every_word_where_it_was(
     )
     (extended,) = second.vocabularies
     tables = Tables(warehouse)
-    old = prepare.read_vocabulary(tables, first.vocabularies[0])
-    new = prepare.read_vocabulary(tables, extended)
+    old = vocabularies.read_vocabulary(tables, first.vocabularies[0])
+    new = vocabularies.read_vocabulary(tables, extended)
     assert extended.num_kept == len(old) == 200 and len(new) == 250
     assert new.words[: len(old.words)] == old.words
     # The most frequent of the new words were taken, and the rest is still known to be left out.

@@ -91,7 +91,7 @@ def when_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], No
     """Does something once, as soon as a process has said something."""
 
     def arrange(message: str, act: Callable[[], None]) -> None:
-        relay, done = flows.processes._relay, threading.Event()
+        relay, done = flows.training.processes._relay, threading.Event()
 
         def relayed(line: str) -> None:
             relay(line)
@@ -99,7 +99,7 @@ def when_told(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], No
                 done.set()
                 act()
 
-        monkeypatch.setattr(flows.processes, "_relay", relayed)
+        monkeypatch.setattr(flows.training.processes, "_relay", relayed)
 
     return arrange
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.records.contract import (
-    BLANKS,
     REASONS,
     Block,
     RecordsConfig,
@@ -22,7 +21,8 @@ from pipeline.records.rows import KINDS, RAW_BYTES
 from pipeline.records.series import Series
 from pipeline.records.tagged import Tagged
 from pipeline.splits.splits import SplitsConfig, split_of
-from pipeline.text import normalise
+from pipeline.text.normalise import normalise
+from pipeline.text.utf8 import BLANKS
 
 DIALOGUES = RecordsConfig()
 PAIRS = RecordsConfig("pairs", {"source": "zh", "target": "en"})

@@ -238,14 +238,14 @@ def killed(root: Path, name: str, cell: str, seconds: float) -> bool:
 def learn_aloud(root: Path, name: str, cell: str) -> None:
     """Train, and say when the first step is done and which checkpoint came out."""
     # What libraries load at their first step has no part in the training.
-    step = flows.learn._Reporter.step
+    step = flows.training.train._Reporter.step
 
     def first_step(reporter: Any, *arguments: int) -> None:
         _say("training")
-        flows.learn._Reporter.step = step  # type: ignore[method-assign]
+        flows.training.train._Reporter.step = step  # type: ignore[method-assign]
         step(reporter, *arguments)
 
-    flows.learn._Reporter.step = first_step  # type: ignore[method-assign]
+    flows.training.train._Reporter.step = first_step  # type: ignore[method-assign]
     _say(learn(root, name, cell).checkpoint.digest)
 
 

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import session as session_module
 from pipeline.errors import InputError
 from pipeline.networks.recurrent import NetworkConfig
 from pipeline.networks.variants import parse_variant
 from pipeline.prediction import load_predictor
 from pipeline.problems import Classification, LanguageModel, NextWord, Problem
 from pipeline.problems.batches import Examples
+from pipeline.problems.language_model import answers
 from pipeline.problems.predictor import Candidate, ModelConfig, Predictor, Session
 from pipeline.problems.ragged import Ragged
 from pipeline.text.config import TextConfig
@@ -121,7 +121,7 @@ def test_a_window_gives_what_predict_gives(variant: str, actions: list[tuple[str
 
 
 def test_what_is_no_longer_kept_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "KEPT_STATES", 5)
+    monkeypatch.setattr(answers, "KEPT_STATES", 5)
     predictor = STREAM_PREDICTORS["gru-2"]
     session = predictor.session()
     session.feed("我们今天去看你好吗。我们今天")

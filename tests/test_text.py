@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.text import normalise
 from pipeline.text.config import TextConfig
-from pipeline.text.normalise import DEFAULT_STEPS, normalise_batch
+from pipeline.text.normalise import DEFAULT_STEPS, normalise, normalise_batch
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.utf8 import Utf8
 

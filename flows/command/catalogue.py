@@ -80,7 +80,7 @@ def catalogue(path: str | Path | None = None) -> Catalogue:
     Raises InputError where the file cannot be read, or holds a key that Prefect would drop.
     """
     packaged = Path(__file__).parent / FILE
-    found = Path(path) if path else packaged if packaged.exists() else packaged.parent.parent / FILE
+    found = Path(path) if path else packaged if packaged.exists() else packaged.parents[2] / FILE
     try:
         content = yaml.safe_load(found.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
