@@ -238,9 +238,7 @@ def _read(steps: Steps, pieces: Sequence[SourceFile], records: RecordsConfig) ->
     def read(source: SourceFile) -> FileReport:
         # A piece is of one file; where in it the piece begins tells it from the others.
         label = source.address if not source.begin else f"{source.address} +{source.begin}"
-        report: FileReport = steps.run(
-            ingest_file, label=label, root=str(steps.root), source=source, records=contract
-        )
+        report: FileReport = steps.run(ingest_file, label=label, source=source, records=contract)
         return report
 
     large = [source for source in pieces if source.num_bytes >= LARGE_BYTES]

@@ -102,7 +102,6 @@ def profile(
     else:
         divided = steps.run(
             divide_series,
-            root=str(steps.root),
             shards=ingested.shards,
             splits=splits,
             period=period,
@@ -160,7 +159,6 @@ def profile_snapshot(
             shard.digest: steps.run(
                 count_shard,
                 label=shard.digest[:8],
-                root=str(steps.root),
                 shard=shard,
                 tokens=table,
                 kind=kind,
@@ -180,7 +178,6 @@ def profile_snapshot(
     grown = before.keys() < now.keys()
     data: FileRef = steps.run(
         summarise,
-        root=str(steps.root),
         folder=_folder(ingested.snapshot),
         kind=kind,
         columns=columns,
@@ -201,7 +198,6 @@ def profile_series(steps: Steps, ingested: IngestReport, splits: SplitRefs) -> P
     """The same of series of numbers, which have no tokens."""
     data: FileRef = steps.run(
         summarise_series,
-        root=str(steps.root),
         folder=_folder(ingested.snapshot),
         num_rows=ingested.snapshot.num_rows,
         splits=splits,
@@ -219,7 +215,6 @@ def _drawn(
 ) -> ProfileRef:
     drawn: PageRef = steps.run(
         draw_profile,
-        root=str(steps.root),
         folder=_folder(snapshot),
         profile=data,
         origin=Origin(snapshot.name, snapshot.id, snapshot.number, before, tuple(cutting)),

@@ -5,11 +5,10 @@ and promoting act outside the warehouse and are not cached: they are keyed by wh
 do nothing where that is there already.
 """
 
-import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,30 @@ from flows.prepare.splits import (
     divide_series,
     leave_out_known,
 )
-from flows.prepare.tokens import texts_of, with_user_dictionary
+from flows.prepare.tokens import with_user_dictionary
 from flows.prepare.vocabularies import CoverageReport, VocabularyRef, measure_coverage
-from flows.profile import ProfileRef, profile_series, profile_snapshot, read_profile, show_profile
+from flows.profile import (
+    ProfileRef,
+    profile_series,
+    profile_snapshot,
+    read_profile,
+    show_profile,
+)
 from flows.publish.decision import Candidate, Decision, decide
-from flows.publish.version import checkpoint_of, publication_of
-from flows.recipe import apply_overrides, checked, signature_of
+from flows.publish.extension import Start, check_extension, version_to_extend
+from flows.publish.version import publication_of
+from flows.recipe import (
+    RESUMES,
+    AnyProblem,
+    Recipe,
+    apply_overrides,
+    checked,
+    signature_of,
+)
 from flows.steps.steps import Steps, StepState
 from flows.training.gpu import GpuPlace
 from flows.training.processes import ProcessEndedError, TrainingProcesses
 from flows.training.train import (
-    AnyProblem,
     FitReport,
     ScoreReport,
     UsableRows,
@@ -54,31 +66,25 @@ from pipeline.errors import InputError
 from pipeline.networks.devices import resolve_device
 from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.networks.regularisation import RegularisationConfig
-from pipeline.networks.variants import Baseline, parse_variant
-from pipeline.prediction import read_config
-from pipeline.problems import Forecasting, Tagging
-from pipeline.problems.predictor import ModelConfig
+from pipeline.networks.variants import Baseline
+from pipeline.problems import Forecasting
 from pipeline.problems.scores import EvaluationConfig
 from pipeline.profile import as_markdown
-from pipeline.records.contract import IN_ORDER, RecordsConfig
+from pipeline.records.contract import RecordsConfig
 from pipeline.splits.splits import SplitsConfig
 from pipeline.text.config import TextConfig
 from pipeline.text.vocabulary import VocabularyConfig
 from pipeline.training.batch_size import GB
 from pipeline.training.config import TrainingConfig
-from pipeline.training.cuda_graphs import check_recordable
-from pipeline.training.loop import DivergedError, check_settings, check_vectors, numerics
-from pipeline.training.precision import check_precision
-from pipeline.training.ranks import check_processes, num_gpus
-from warehouse.checkpoints import CheckpointRef, Checkpoints
+from pipeline.training.loop import DivergedError, check_vectors, numerics
+from pipeline.training.ranks import num_gpus
+from warehouse.checkpoints import CheckpointRef
 from warehouse.registry import Registry, Version
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import Tables
-from warehouse.word_vectors import find_vectors
+from warehouse.word_vectors import VectorFile, find_vectors
 
 logger = logging.getLogger(__name__)
-
-RESUMES = ("auto", "never")
 
 
 class VariantReport(BaseModel, frozen=True):
@@ -180,17 +186,114 @@ def retrain(
             **checked(apply_overrides(given, overrides, signature), signature)
         )
         return result
-    # Refuse what cannot work before any work starts.
-    chosen = [parse_variant(variant) for variant in dict.fromkeys(variants)]
-    if not chosen:
-        raise InputError("variants is empty: name at least one, for example lstm")
-    on = resolve_device(device)
-    for variant in chosen:
-        check_settings(problem, variant, network, regularisation)
-        check_precision(training.precision, on, variant)
-    if training.cuda_graph:
-        check_recordable(problem, network, on)
-    check_processes(training.num_processes, on)
+    text, target_text = with_user_dictionary(text, target_text, user_dictionary)
+    recipe = Recipe(
+        problem,
+        tuple(variants),
+        records,
+        splits,
+        text,
+        target_text,
+        vocabulary,
+        network,
+        training,
+        regularisation,
+        evaluation,
+    )
+    recipe.check(device)
+    check_extension(problem, extend_from, rehearsal, vectors)
+    _check_resources(parallel, training_memory_gb, resume, save_every_steps)
+    word_vectors = find_vectors(vectors) if vectors else None
+    if word_vectors:
+        check_vectors(problem, network, word_vectors.size)
+    began = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+
+    steps = Steps(warehouse_root(warehouse))
+    # Nobody takes away what this run reads and makes before it is done.
+    with Tables(steps.root).held(alone=False):
+        registry = Registry(steps.root, tracking_uri())
+        start = (
+            version_to_extend(steps.root, registry, name, extend_from, recipe)
+            if extend_from
+            else None
+        )
+        ingested = (
+            ingested_snapshot(steps, name, snapshot)
+            if snapshot
+            else ingest_sources(steps, name, source_addresses(sources), records)
+        )
+        data = _prepare(steps, recipe, ingested, start, rehearsal, word_vectors)
+        trainings = _Trainings(
+            steps, recipe, data, start, device, parallel, training_memory_gb, resume,
+            save_every_steps,
+        )  # fmt: skip
+        published: list[_Published] = []
+        failures: dict[str, str] = {}
+        for each in trainings.fitted(failures):
+            publication = publication_of(
+                name=name,
+                root=steps.root,
+                recipe=each.recipe,
+                variant=each.variant,
+                fitted=each.fitted,
+                scores=each.scores,
+                splits=data.splits,
+                snapshot=ingested.snapshot.id,
+                usable=data.usable,
+                vocabularies=data.vocabularies,
+                coverage=data.coverage,
+                goes_on_from=start.line(data.rehearsal) if start else "",
+                retraining=began,
+            )
+            version = registry.publish(publication)
+            show_profile(registry, version, steps.root, data.profile)
+            published.append(_Published(each, version, publication.scores))
+        if not published:
+            raise InputError(
+                f"no variant of {name} could be trained; the first failed because "
+                f"{next(iter(failures.values()))}"
+            )
+        _show_curves(steps, registry, name, recipe, published)
+        decision = decide(
+            steps,
+            registry,
+            name,
+            problem.decides,
+            [each.candidate() for each in published],
+            lambda ref: trainings.scored("valid", "champion", ref),
+        )
+        registry.note_decision(name, f"{began}: {decision.reason}")
+        reports = {each.trained.variant: each.report() for each in published}
+        report = RetrainReport(
+            name=name,
+            ingest=ingested,
+            splits=data.splits,
+            vocabularies=data.vocabularies,
+            coverage=data.coverage,
+            variants=tuple(
+                reports.get(variant)
+                or VariantReport(variant=variant.name, failure=failures[variant.name])
+                for variant in recipe.variants
+            ),
+            champion=decision.champion,
+            reason=decision.reason,
+            page=registry.page(name),
+            profile=data.profile,
+            steps=tuple(steps.states),
+        )
+        profile_page = registry.artifact_page(published[0].version, "profile.html")
+        _show(report, decision, steps.root, profile_page)
+        return report
+
+
+def _check_resources(
+    parallel: int, training_memory_gb: float | None, resume: str, save_every_steps: int | None
+) -> None:
+    """Refuse a way to run that does not exist.
+
+    Raises:
+        InputError: with the valid values.
+    """
     if parallel < 1:
         raise InputError(f"parallel is {parallel}: it must be at least 1")
     if training_memory_gb is not None and not 0 < training_memory_gb < math.inf:
@@ -198,274 +301,67 @@ def retrain(
             f"training_memory_gb is {training_memory_gb}: it must be above 0, for example 8, or "
             f"null, to use training.batch_size"
         )
-    _check_resume(resume, save_every_steps)
-    _check_data(problem, records, splits, text)
-    _check_rehearsal(problem, rehearsal, extend_from)
-    text, target_text = with_user_dictionary(text, target_text, user_dictionary)
-    if vectors and extend_from:
-        raise InputError("what is extended has its own word vectors: leave out vectors")
-    word_vectors = find_vectors(vectors) if vectors else None
-    if word_vectors:
-        check_vectors(problem, network, word_vectors.size)
-    gpu = GpuPlace(on.type == "cuda")
-    began = datetime.now(UTC)
-
-    steps = Steps(warehouse_root(warehouse))
-    # Nobody takes away what this run reads and makes before it is done.
-    with Tables(steps.root).held(alone=False):
-        texts = texts_of(problem, text, target_text)
-        registry = Registry(steps.root, tracking_uri())
-        start = (
-            _extended(steps, registry, name, extend_from, problem, chosen, network, texts)
-            if extend_from
-            else None
-        )
-        data = _prepare(
-            steps,
-            problem,
-            ingested_snapshot(steps, name, snapshot)
-            if snapshot
-            else ingest_sources(steps, name, source_addresses(sources), records),
-            records.kind,
-            splits,
-            texts,
-            vocabulary,
-            start,
-            rehearsal,
-            training.seed,
-        )
-
-        aligned: TableRef | None = None
-        if word_vectors:
-            aligned = steps.run(
-                align_vectors,
-                root=str(steps.root),
-                vectors=word_vectors,
-                vocabulary=data.vocabularies[0],
-            )
-
-        def sized(variant: Variant | Baseline) -> TrainingConfig:
-            if training_memory_gb is None or isinstance(variant, Baseline):
-                return training
-            found = steps.run(
-                find_batch_size,
-                label=variant.name,
-                root=str(steps.root),
-                memory_gb=training_memory_gb,
-                problem=problem,
-                variant=variant,
-                network=network,
-                training=training,
-                regularisation=regularisation,
-                vocabularies=data.vocabularies,
-                train_ids=data.ids["train"],
-            )
-            logger.info(
-                "%s: batch size %d: %.3g of %.3g GB",
-                variant.name,
-                found.batch_size,
-                found.num_bytes / GB,
-                training_memory_gb,
-            )
-            return replace(training, batch_size=found.batch_size)
-
-        # Before any training starts, so that none is in vain where one does not fit.
-        trainings_of = {variant: sized(variant) for variant in chosen}
-
-        def scored(split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
-            with gpu.taken():
-                report: ScoreReport = steps.run(
-                    score,
-                    label=f"{label} {split}",
-                    root=str(steps.root),
-                    checkpoint=checkpoint,
-                    rows=data.splits.tables[split],
-                    columns=data.columns,
-                    texts=texts,
-                    vocabularies=data.vocabularies,
-                    evaluation=evaluation,
-                    device=device,
-                )
-            return report
-
-        def trained(variant: Variant | Baseline) -> FitReport:
-            several = parallel > 1 or (training.num_processes > 1 and isinstance(variant, Variant))
-            with gpu.taken():
-                fitted: FitReport = steps.run(
-                    train,
-                    label=variant.name,
-                    root=str(steps.root),
-                    problem=problem,
-                    variant=variant,
-                    network=network,
-                    training=trainings_of[variant],
-                    regularisation=regularisation,
-                    config=ModelConfig(problem, variant, network, *texts).to_dict(),
-                    vocabularies=data.vocabularies,
-                    train_ids=data.ids["train"],
-                    valid_ids=data.ids["valid"],
-                    vectors=aligned,
-                    start=start.checkpoint if start else None,
-                    device=device,
-                    resume=resume,
-                    save_every_steps=save_every_steps,
-                    apart=processes if several else None,
-                )
-            return fitted
-
-        reports: list[VariantReport] = []
-        candidates: list[Candidate] = []
-        published: list[tuple[Version, FitReport]] = []
-        with (
-            gpu.taken(parallel > 1),
-            TrainingProcesses(numerics(on)["threads"], num_gpus(on)) as processes,
-            processes.at_once(trained, chosen, parallel) as trainings,
-        ):
-            for variant, training_of in zip(chosen, trainings, strict=True):
-                try:
-                    fitted = training_of()
-                except (DivergedError, ProcessEndedError) as error:
-                    # One variant that breaks down must not cost the others their night.
-                    logger.warning("%s", error)
-                    reports.append(VariantReport(variant=variant.name, failure=str(error)))
-                    continue
-                scores = {
-                    split: scored(split, variant.name, fitted.checkpoint)
-                    for split in ("valid", "test")
-                }
-                publication = publication_of(
-                    name=name,
-                    root=steps.root,
-                    config=ModelConfig(problem, variant, network, *texts).to_dict(),
-                    variant=variant.name,
-                    problem=problem,
-                    settings=_settings(
-                        problem,
-                        network,
-                        trainings_of[variant],
-                        regularisation,
-                        vocabulary,
-                        text,
-                        splits,
-                        evaluation,
-                    ),
-                    fitted=fitted,
-                    scores=scores,
-                    splits=data.splits,
-                    snapshot=data.ingested.snapshot.id,
-                    usable=data.usable,
-                    vocabularies=data.vocabularies,
-                    coverage=data.coverage,
-                    goes_on_from=_learnt_on(start, data.rehearsal) if start else "",
-                    retraining=f"{began:%Y-%m-%d %H:%M} UTC",
-                )
-                version = registry.publish(publication)
-                show_profile(registry, version, steps.root, data.profile)
-                published.append((version, fitted))
-                candidates.append(Candidate(variant.name, version.version, fitted, scores))
-                reports.append(
-                    VariantReport(
-                        variant=variant.name,
-                        version=version.version,
-                        new=version.new,
-                        metrics=publication.scores,
-                    )
-                )
-        if not candidates:
-            raise InputError(
-                f"no variant of {name} could be trained; the first failed because "
-                f"{reports[0].failure}"
-            )
-        show_learning_curves(steps, registry, name, problem.loss, published)
-        if isinstance(problem, Forecasting):
-            samples = [each.scores["test"].samples for each in candidates]
-            versions = [version for version, _ in published]
-            show_forecast_curves(steps, registry, name, list(zip(versions, samples, strict=True)))
-        decision = decide(
-            steps,
-            registry,
-            name,
-            problem.decides,
-            candidates,
-            lambda ref: scored("valid", "champion", ref),
-        )
-        registry.note_decision(name, f"{began:%Y-%m-%d %H:%M} UTC: {decision.reason}")
-        report = RetrainReport(
-            name=name,
-            ingest=data.ingested,
-            splits=data.splits,
-            vocabularies=data.vocabularies,
-            coverage=data.coverage,
-            variants=tuple(reports),
-            champion=decision.champion,
-            reason=decision.reason,
-            page=registry.page(name),
-            profile=data.profile,
-            steps=tuple(steps.states),
-        )
-        _show(report, decision, steps.root, registry.artifact_page(published[0][0], "profile.html"))
-        return report
+    if resume not in RESUMES:
+        raise InputError(f"unknown resume {resume!r}: choose from {', '.join(RESUMES)}")
+    if save_every_steps is not None and save_every_steps < 1:
+        raise InputError(f"save_every_steps is {save_every_steps}: it must be at least 1")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class _Prepared:
     """The data of one retraining, from files to ids.
 
     ``columns`` are those of the token tables: what is read, and for pairs what is predicted; there
-    is a vocabulary for each. ``ids`` has a table for each split.
+    is a vocabulary for each. ``ids`` has a table for each split. ``vectors`` are the given vectors
+    of the words that are read.
     """
 
     ingested: IngestReport
     splits: SplitRefs
-    columns: tuple[str, ...]
     vocabularies: tuple[VocabularyRef, ...]
     ids: dict[str, TableRef]
     usable: UsableRows
     profile: ProfileRef
     coverage: tuple[CoverageReport, ...] = ()
     rehearsal: RehearsalReport | None = None
-
-
-@dataclass(frozen=True)
-class Start:
-    """The version to go on learning from."""
-
-    version: int
-    snapshot: str
-    checkpoint: CheckpointRef
+    vectors: TableRef | None = None
 
 
 def _prepare(
     steps: Steps,
-    problem: AnyProblem,
+    recipe: Recipe,
     ingested: IngestReport,
-    kind: str,
-    splits: SplitsConfig,
-    texts: tuple[TextConfig, ...],
-    vocabulary: VocabularyConfig,
     start: Start | None,
     rehearsal: float,
-    seed: int,
-) -> Prepared:
+    vectors: VectorFile | None,
+) -> _Prepared:
     """Records, tokens, splits, vocabularies and ids; every step a cached task."""
-    root = str(steps.root)
+    problem, kind = recipe.problem, recipe.records.kind
     if isinstance(problem, Forecasting):
         divided = steps.run(
-            divide_series, root=root, shards=ingested.shards, splits=splits, period=problem.period
+            divide_series,
+            shards=ingested.shards,
+            splits=recipe.splits,
+            period=problem.period,
         )
-        usable = steps.run(count_usable, root=root, problem=problem, ids=divided.tables)
+        usable = steps.run(count_usable, problem=problem, ids=divided.tables)
         profile = profile_series(steps, ingested, divided)
-        return Prepared(ingested, divided, (), (), divided.tables, usable, profile)
-    columns = problem.columns
-    checkpoint = start.checkpoint if start else None
+        return _Prepared(ingested, divided, (), divided.tables, usable, profile)
+    columns, texts = problem.columns, recipe.texts
     cut = cut_and_divide(
-        steps, ingested.shards, kind, columns, texts, splits, vocabulary, checkpoint
+        steps,
+        ingested.shards,
+        kind,
+        columns,
+        texts,
+        recipe.splits,
+        recipe.vocabulary,
+        start.checkpoint if start else None,
     )
     ids: dict[str, TableRef] = {
         split: steps.run(
             encode,
             label=split,
-            root=root,
             rows=rows,
             columns=columns,
             texts=texts,
@@ -484,17 +380,16 @@ def _prepare(
             kind,
             columns,
             texts,
-            splits,
+            recipe.splits,
             rehearsal,
-            seed,
+            recipe.training.seed,
         )
         ids["train"] = rehearsed.ids
-    usable = steps.run(count_usable, root=root, problem=problem, ids=ids)
+    usable = steps.run(count_usable, problem=problem, ids=ids)
     coverage = tuple(
         steps.run(
             measure_coverage,
             label=column,
-            root=root,
             splits=cut.splits.tables,
             column=column,
             vocabulary=known,
@@ -502,131 +397,175 @@ def _prepare(
         for column, known in zip(columns, cut.vocabularies, strict=True)
     )
     profile = profile_snapshot(steps, ingested, kind, columns, texts, cut)
-    return Prepared(
-        ingested,
-        cut.splits,
-        columns,
-        cut.vocabularies,
-        ids,
-        usable,
-        profile,
-        coverage,
-        rehearsed,
+    aligned = (
+        steps.run(align_vectors, vectors=vectors, vocabulary=cut.vocabularies[0])
+        if vectors
+        else None
+    )
+    return _Prepared(
+        ingested, cut.splits, cut.vocabularies, ids, usable, profile, coverage, rehearsed, aligned
     )
 
 
-def _extended(
-    steps: Steps,
-    registry: Registry,
-    name: str,
-    which: str,
-    problem: AnyProblem,
-    variants: Sequence[Variant | Baseline],
-    network: NetworkConfig,
-    texts: tuple[TextConfig, ...],
-) -> Start:
-    """The version to go on learning from.
+@dataclass(frozen=True)
+class _Trained:
+    """A variant that is trained and scored; ``recipe`` has its own batch size."""
 
-    Raises:
-        InputError: there is no such version, or what shall be trained is another model.
-    """
-    known = {str(version.version): version for version in registry.versions(name)}
-    version = registry.champion(name) if which == "champion" else known.get(which)
-    if version is None:
-        wanted_version = "champion" if which == "champion" else f"version {which}"
-        found = f"its versions are {', '.join(sorted(known, key=int))}" if known else "it has none"
-        raise InputError(
-            f"{name} has no {wanted_version} to extend ({found}): retrain it without, or name "
-            f"a version that it has"
+    variant: Variant | Baseline
+    recipe: Recipe
+    fitted: FitReport
+    scores: dict[str, ScoreReport]
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A trained variant and its version."""
+
+    trained: _Trained
+    version: Version
+    metrics: dict[str, float]
+
+    def candidate(self) -> Candidate:
+        """What the decision compares."""
+        one = self.trained
+        return Candidate(one.variant.name, self.version.version, one.fitted, one.scores)
+
+    def report(self) -> VariantReport:
+        """What the flow reports of it."""
+        return VariantReport(
+            variant=self.trained.variant.name,
+            version=self.version.version,
+            new=self.version.new,
+            metrics=self.metrics,
         )
-    checkpoint = checkpoint_of(version, steps.root, registry)
-    # A setting that is younger than the version has its default there.
-    there = read_config(Checkpoints(steps.root).load(checkpoint).config).to_dict()
-    for variant in variants:
-        wanted = ModelConfig(problem, variant, network, *texts).to_dict()
-        for part in ("problem", "variant", "network", "text", "target_text"):
-            # As JSON, since a configuration that was kept has lists in place of tuples.
-            here, then = (json.dumps(each.get(part)) for each in (wanted, there))
-            if here != then:
-                raise InputError(
-                    f"version {version.version} of {name} cannot be extended: its {part} is "
-                    f"{then}, and {here} is asked for"
-                )
-    return Start(version.version, version.tags["snapshot"], checkpoint)
 
 
-def _learnt_on(start: Start, rehearsal: RehearsalReport | None) -> str:
-    """What a version that goes on from another one has learnt, in a line of its page."""
-    line = f"goes on from version {start.version}"
-    if rehearsal is None:
-        return line
-    return (
-        f"{line}, with {rehearsal.num_new} new training rows and {rehearsal.num_rehearsed} of the "
-        f"{rehearsal.num_known} that it had learnt"
-    )
+class _Trainings:
+    """Trains and scores the variants of a recipe on its data."""
 
+    def __init__(
+        self,
+        steps: Steps,
+        recipe: Recipe,
+        data: _Prepared,
+        start: Start | None,
+        device: str,
+        parallel: int,
+        training_memory_gb: float | None,
+        resume: str,
+        save_every_steps: int | None,
+    ) -> None:
+        self.steps, self.recipe, self.data, self.start = steps, recipe, data, start
+        self.device, self.on, self.parallel = device, resolve_device(device), parallel
+        self.resume, self.save_every_steps = resume, save_every_steps
+        self.gpu = GpuPlace(self.on.type == "cuda")
+        # Before any training starts, so that none is in vain where one does not fit.
+        self.recipes = {
+            variant: self._sized(variant, training_memory_gb) for variant in recipe.variants
+        }
 
-def _check_rehearsal(problem: AnyProblem, rehearsal: float, extend_from: str | None) -> None:
-    """Refuse a share of known rows where there are none, or that is no share.
+    def fitted(self, failures: dict[str, str]) -> Iterator[_Trained]:
+        """Yield every variant in order, trained and scored; note those that break down."""
+        with (
+            self.gpu.taken(self.parallel > 1),
+            TrainingProcesses(numerics(self.on)["threads"], num_gpus(self.on)) as processes,
+            processes.at_once(
+                lambda variant: self._fit(variant, processes), self.recipe.variants, self.parallel
+            ) as trainings,
+        ):
+            for variant, training_of in zip(self.recipe.variants, trainings, strict=True):
+                try:
+                    fitted = training_of()
+                except (DivergedError, ProcessEndedError) as error:
+                    # One variant that breaks down must not cost the others their night.
+                    logger.warning("%s", error)
+                    failures[variant.name] = str(error)
+                    continue
+                scores = {
+                    split: self.scored(split, variant.name, fitted.checkpoint)
+                    for split in ("valid", "test")
+                }
+                yield _Trained(variant, self.recipes[variant], fitted, scores)
 
-    Raises:
-        InputError: with the remedy.
-    """
-    if not 0 <= rehearsal <= 1:
-        raise InputError(f"rehearsal is {rehearsal}: it must be from 0 (none) to 1 (all)")
-    if rehearsal < 1 and not extend_from:
-        raise InputError(
-            "rehearsal is a share of what a version has learnt already: set extend_from, or leave "
-            "rehearsal at 1"
+    def scored(self, split: str, label: str, checkpoint: CheckpointRef) -> ScoreReport:
+        """Return a checkpoint's scores on one split of the data."""
+        with self.gpu.taken():
+            report: ScoreReport = self.steps.run(
+                score,
+                label=f"{label} {split}",
+                checkpoint=checkpoint,
+                rows=self.data.splits.tables[split],
+                columns=self.recipe.problem.columns,
+                texts=self.recipe.texts,
+                vocabularies=self.data.vocabularies,
+                evaluation=self.recipe.evaluation,
+                device=self.device,
+            )
+        return report
+
+    def _fit(self, variant: Variant | Baseline, processes: TrainingProcesses) -> FitReport:
+        recipe = self.recipes[variant]
+        several = self.parallel > 1 or (
+            recipe.training.num_processes > 1 and isinstance(variant, Variant)
         )
-    if isinstance(problem, Forecasting) and rehearsal < 1:
-        raise InputError("a series is learnt as a whole: leave rehearsal at 1")
+        with self.gpu.taken():
+            fitted: FitReport = self.steps.run(
+                train,
+                label=variant.name,
+                problem=recipe.problem,
+                variant=variant,
+                network=recipe.network,
+                training=recipe.training,
+                regularisation=recipe.regularisation,
+                config=recipe.model_config(variant).to_dict(),
+                vocabularies=self.data.vocabularies,
+                train_ids=self.data.ids["train"],
+                valid_ids=self.data.ids["valid"],
+                vectors=self.data.vectors,
+                start=self.start.checkpoint if self.start else None,
+                device=self.device,
+                resume=self.resume,
+                save_every_steps=self.save_every_steps,
+                apart=processes if several else None,
+            )
+        return fitted
+
+    def _sized(self, variant: Variant | Baseline, memory_gb: float | None) -> Recipe:
+        """Return the recipe with the largest batch of the variant that fits the memory."""
+        recipe = self.recipe
+        if memory_gb is None or isinstance(variant, Baseline):
+            return recipe
+        found = self.steps.run(
+            find_batch_size,
+            label=variant.name,
+            memory_gb=memory_gb,
+            problem=recipe.problem,
+            variant=variant,
+            network=recipe.network,
+            training=recipe.training,
+            regularisation=recipe.regularisation,
+            vocabularies=self.data.vocabularies,
+            train_ids=self.data.ids["train"],
+        )
+        logger.info(
+            "%s: batch size %d: %.3g of %.3g GB",
+            variant.name,
+            found.batch_size,
+            found.num_bytes / GB,
+            memory_gb,
+        )
+        return recipe.with_batch_size(found.batch_size)
 
 
-def _check_resume(resume: str, save_every_steps: int | None) -> None:
-    """Refuse another way to resume than the two there are, and steps below 1.
-
-    Raises:
-        InputError: with the valid values.
-    """
-    if resume not in RESUMES:
-        raise InputError(f"unknown resume {resume!r}: choose from {', '.join(RESUMES)}")
-    if save_every_steps is not None and save_every_steps < 1:
-        raise InputError(f"save_every_steps is {save_every_steps}: it must be at least 1")
-
-
-def _check_data(
-    problem: AnyProblem, records: RecordsConfig, splits: SplitsConfig, text: TextConfig
+def _show_curves(
+    steps: Steps, registry: Registry, name: str, recipe: Recipe, published: list[_Published]
 ) -> None:
-    """Refuse data that a problem cannot learn from, or that cannot be divided so.
-
-    Raises:
-        InputError: with what would do.
-    """
-    if records.kind not in problem.kinds:
-        raise InputError(
-            f"{problem.name} cannot learn from {records.kind}: set records.kind to "
-            f"{' or '.join(problem.kinds)}, or choose another problem.name"
-        )
-    if isinstance(problem, Tagging) and text.unit == "subword":
-        raise InputError("tagging gives a label to each word: set text.unit to word")
-    if records.kind in IN_ORDER and splits.by != "chronological":
-        raise InputError(
-            f"rows of {records.kind} mean something only in their order: set splits.by to "
-            f"chronological"
-        )
-
-
-def _settings(problem: Any, *parts: Any) -> dict[str, Any]:
-    """All settings of a training by dotted name, for the registry's page."""
-    names = (
-        *("network", "training", "regularisation"),
-        *("vocabulary", "text", "splits", "evaluation"),
-    )
-    settings = {f"problem.{key}": value for key, value in asdict(problem).items()}
-    for name, part in zip(names, parts, strict=True):
-        settings |= {f"{name}.{key}": value for key, value in asdict(part).items()}
-    return settings
+    """Plots of all variants of this retraining, among each version's artifacts."""
+    fits = [(each.version, each.trained.fitted) for each in published]
+    show_learning_curves(steps, registry, name, recipe.problem.loss, fits)
+    if not recipe.problem.columns:
+        samples = [(each.version, each.trained.scores["test"].samples) for each in published]
+        show_forecast_curves(steps, registry, name, samples)
 
 
 def _show(report: RetrainReport, decision: Decision, warehouse: Path, profile_page: str) -> None:

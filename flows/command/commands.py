@@ -136,7 +136,7 @@ def _print_ingest(report: "IngestReport") -> None:
 
 def profile(parsed: argparse.Namespace) -> int:
     """What a snapshot holds."""
-    from flows.prepare.tokens import texts_of, with_user_dictionary
+    from flows.prepare.tokens import with_user_dictionary
     from flows.profile import profile, read_profile
     from flows.retrain import retrain
     from pipeline.profile import key_figures, remarks
@@ -155,7 +155,7 @@ def profile(parsed: argparse.Namespace) -> int:
             "name": recipe["name"],
             "kind": recipe["records"].kind,
             "columns": list(problem.columns),
-            "texts": list(texts_of(problem, text, target_text)),
+            "texts": list(problem.texts(text, target_text)),
             "splits": recipe["splits"],
             "vocabulary": recipe["vocabulary"],
             "period": getattr(problem, "period", 1),

@@ -27,7 +27,6 @@ def show_forecast_curves(
     """Draw the test split and what all variants forecast, and show it with each version."""
     drawn: PageRef = steps.run(
         draw_forecast_curves,
-        root=str(steps.root),
         name=name,
         forecasts=[
             ForecastCurve(variant=version.variant, samples=list(map(dict, samples)))

@@ -54,7 +54,6 @@ def show_learning_curves(
     """
     drawn: PageRef = steps.run(
         draw_learning_curves,
-        root=str(steps.root),
         name=name,
         unit=unit,
         learnt=[LearningCurve.of(version.variant, fitted) for version, fitted in trained],

@@ -103,23 +103,17 @@ def cut_and_divide(
     The vocabularies, and what cuts into subwords, are those of ``start`` where it is given; what
     is new comes behind.
     """
-    root = str(steps.root)
     tokens = tokens_of(steps, shards, kind, columns, texts)
-    divided: SplitRefs = steps.run(
-        divide, root=root, shards=tokens, kind=kind, columns=columns, splits=splits
-    )
+    divided: SplitRefs = steps.run(divide, shards=tokens, kind=kind, columns=columns, splits=splits)
     subwords: dict[str, TableRef] = {}
     for place, (column, text) in enumerate(zip(columns, texts, strict=False)):
         if text.unit == "subword":
             subwords[column] = (
-                steps.run(
-                    keep_subwords, label=column, root=root, checkpoint=start, which=SUBWORDS[place]
-                )
+                steps.run(keep_subwords, label=column, checkpoint=start, which=SUBWORDS[place])
                 if start
                 else steps.run(
                     learn_subwords,
                     label=column,
-                    root=root,
                     train=divided.train,
                     column=column,
                     text=text,
@@ -130,7 +124,6 @@ def cut_and_divide(
                     split: steps.run(
                         cut_into_subwords,
                         label=f"{column} {split}",
-                        root=root,
                         rows=rows,
                         column=column,
                         subwords=subwords[column],
@@ -142,7 +135,6 @@ def cut_and_divide(
     for place, column in enumerate(columns):
         counted: dict[str, Any] = {
             "label": column,
-            "root": root,
             "train": divided.train,
             "column": column,
             # Every label counts, however rare.
@@ -272,14 +264,12 @@ def leave_out_known(
 
     They are divided again as they were then, which is cached: a row that was held out is new.
     """
-    root = str(steps.root)
     tokens = tokens_of(steps, shards, kind, columns, texts)
     before: SplitRefs = steps.run(
-        divide, label="before", root=root, shards=tokens, kind=kind, columns=columns, splits=splits
+        divide, label="before", shards=tokens, kind=kind, columns=columns, splits=splits
     )
     report: RehearsalReport = steps.run(
         rehearse,
-        root=root,
         rows=cut.splits.train,
         ids=ids,
         known=before.train,

@@ -8,7 +8,6 @@ from typing import Any
 from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from pipeline.errors import InputError
-from pipeline.problems import Problem, Seq2Seq
 from pipeline.text.config import TextConfig, check_user_word
 from pipeline.text.normalise import normalise
 from pipeline.text.part_of_speech import PartOfSpeechTagger
@@ -40,15 +39,6 @@ from warehouse.tables.example_schemas import (
 )
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import Tables
-
-
-def texts_of(
-    problem: Problem, text: TextConfig, target_text: TextConfig | None
-) -> tuple[TextConfig, ...]:
-    """How each side of the texts that a problem learns from is cut; none for series."""
-    if isinstance(problem, Seq2Seq):
-        return (text, target_text or text)
-    return (text,) if problem.columns else ()
 
 
 def with_user_dictionary(
@@ -95,7 +85,6 @@ def tokens_of(
         steps.run(
             tokenize,
             label=shard.digest[:8],
-            root=str(steps.root),
             shard=shard,
             kind=kind,
             columns=columns,

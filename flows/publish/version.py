@@ -10,10 +10,12 @@ from prefect.runtime import flow_run
 
 from flows.prepare.splits import SplitRefs
 from flows.prepare.vocabularies import CoverageReport, VocabularyRef
+from flows.recipe import Recipe
 from flows.training.train import FitReport, ScoreReport, UsableRows
 from pipeline.metrics import METRICS
+from pipeline.networks.recurrent import Variant
+from pipeline.networks.variants import Baseline
 from pipeline.prediction import PREDICTORS
-from pipeline.problems import Problem
 from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
 from warehouse.publication import DatasetInfo, Publication
 from warehouse.registry import Registry, VersionInfo
@@ -56,10 +58,8 @@ def publication_of(
     *,
     name: str,
     root: Path,
-    config: Mapping[str, Any],
-    variant: str,
-    problem: Problem,
-    settings: Mapping[str, Any],
+    recipe: Recipe,
+    variant: Variant | Baseline,
     fitted: FitReport,
     scores: Mapping[str, ScoreReport],
     splits: SplitRefs,
@@ -76,6 +76,7 @@ def publication_of(
         for split, report in scores.items()
         for metric, value in report.metrics.items()
     }
+    problem, settings = recipe.problem, recipe.settings()
     test = scores["test"].metrics
     headline = headline_of(problem.name, test)
     first = ", ".join(
@@ -104,8 +105,8 @@ def publication_of(
     lines += [f"- {metric}: `{text}`" for metric, text in scores["test"].signatures.items()]
     return Publication(
         name=name,
-        key=f"{variant}-{fitted.checkpoint.digest[:32]}",
-        variant=variant,
+        key=f"{variant.name}-{fitted.checkpoint.digest[:32]}",
+        variant=variant.name,
         problem=problem.name,
         headline=headline,
         description="\n".join(lines),
@@ -147,7 +148,7 @@ def publication_of(
             **{f"signature.{metric}": text for metric, text in scores["test"].signatures.items()},
             **_origin(),
         },
-        examples=_examples(config),
+        examples=_examples(recipe.model_config(variant).to_dict()),
         parameters=PREDICTORS[problem.name].parameters,  # type: ignore[arg-type]  # names its types
         retraining=retraining,
         ranked_by=f"test/{problem.decides}",

@@ -57,11 +57,13 @@ class Steps:
     def run(self, step: Task[..., Any], /, *, label: str = "", **inputs: Any) -> Any:
         """The result of one task; ``label`` tells calls of the same task apart (a file, a variant).
 
-        A kept result whose handles are not all intact is made anew. Whatever the task raises comes
-        out unchanged.
+        A task with a parameter ``root`` gets the root of the warehouse. A stored result whose
+        handles are not all intact is computed again. What the task raises comes out unchanged.
         """
         name = step.fn.__name__
         shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
+        if "root" in inspect.signature(step.fn).parameters:
+            inputs["root"] = str(self.root)
         begin = time.perf_counter()
         state, result = "Failed", None
         try:

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field, SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny
 
 from flows.prepare.ids import encoded_rows, labelled_ids
 from flows.prepare.vocabularies import (
@@ -25,7 +25,7 @@ from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.networks.regularisation import RegularisationConfig
 from pipeline.networks.variants import Baseline, parse_variant
 from pipeline.prediction import load_predictor
-from pipeline.problems import Classification, Forecasting, LanguageModel, NextWord, Seq2Seq, Tagging
+from pipeline.problems import Tagging
 from pipeline.problems.batches import Examples
 from pipeline.problems.predictor import Predictor
 from pipeline.problems.problem import Problem
@@ -58,12 +58,6 @@ SECONDS_BETWEEN_STATES = 60.0
 
 SECONDS_BETWEEN_NEWS = 5.0
 """How long a training is silent at most."""
-
-AnyProblem = Annotated[
-    Classification | Forecasting | LanguageModel | NextWord | Seq2Seq | Tagging,
-    Field(discriminator="name"),
-]
-"""A problem that is chosen by its name."""
 
 
 class FitReport(BaseModel, frozen=True):

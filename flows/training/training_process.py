@@ -51,7 +51,8 @@ def main() -> None:
 def _train(folder: Path, rank: int, local_rank: int) -> dict[str, Any] | None:
     from pydantic import TypeAdapter
 
-    from flows.training.train import AnyProblem, TrainingJob, followed, learnt
+    from flows.recipe import AnyProblem
+    from flows.training.train import TrainingJob, followed, learnt
     from pipeline.networks.devices import resolve_device
     from pipeline.training.ranks import joined
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..networks.recurrent import NetworkConfig, Variant
 from ..networks.regularisation import RegularisationConfig
 from ..networks.variants import Baseline
+from ..text.config import TextConfig
 from .batches import Batches, Examples
 from .models import EstimatedModel, Model
 
@@ -53,6 +54,8 @@ class Problem(ABC):
     """The kinds of records that it learns from."""
     columns: ClassVar[tuple[str, ...]] = ("tokens",)
     """The columns of tokens that it reads, the predicted one last; each has its vocabulary."""
+    num_texts: ClassVar[int] = 1
+    """How many of ``columns`` are texts that a tokenizer cuts, the first ones; 0 for series."""
     loss: ClassVar[str] = "nats"
     """The unit of the training loss."""
     decides: ClassVar[str] = "bits_per_character"
@@ -91,6 +94,18 @@ class Problem(ABC):
                 f"{self.name} cannot use {baseline.name}: "
                 + (f"of the baselines it takes {known}" if known else "it has no baselines")
             )
+
+    def texts(self, text: TextConfig, target_text: TextConfig | None) -> tuple[TextConfig, ...]:
+        """Return how each text that it reads is tokenized; none for series."""
+        return (text, target_text or text)[: self.num_texts]
+
+    def check_text(self, text: TextConfig) -> None:
+        """Refuse a way to tokenize that makes no sense here.
+
+        Raises:
+            InputError: with the reason.
+        """
+        del text
 
     def check_network(self, network: NetworkConfig) -> None:
         """Refuse sizes and regularisation that make no sense here.

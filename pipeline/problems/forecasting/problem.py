@@ -42,6 +42,7 @@ class Forecasting(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("series",)
     columns: ClassVar[tuple[str, ...]] = ()
+    num_texts: ClassVar[int] = 0
     decides: ClassVar[str] = "mase"
     fixed_shapes: ClassVar[bool] = True
     baselines: ClassVar[tuple[str, ...]] = ("last_value", "seasonal_naive", "autoregression")

@@ -81,6 +81,7 @@ class Seq2Seq(Problem):
 
     kinds: ClassVar[tuple[str, ...]] = ("pairs", "dialogues")
     columns: ClassVar[tuple[str, ...]] = ("source", "target")
+    num_texts: ClassVar[int] = 2
     decides: ClassVar[str] = "bleu"
     input_vectors: ClassVar[str] = "source_embedding.weight"
 

@@ -18,6 +18,7 @@ from ...networks.recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ...networks.regularisation import FeatureDropout
 from ...networks.variants import Baseline
 from ...networks.words import Head, word_embedding
+from ...text.config import TextConfig
 from ...text.vocabulary import PAD
 from ..batches import NOWHERE, Batch, Batches, Examples, bounded_batches, order_by_length
 from ..models import EstimatedModel, TokenModel, TokenNetwork
@@ -48,6 +49,10 @@ class Tagging(Problem):
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")
+
+    def check_text(self, text: TextConfig) -> None:
+        if text.unit == "subword":
+            raise InputError("tagging gives a label to each word: set text.unit to word")
 
     def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
