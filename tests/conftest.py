@@ -44,6 +44,11 @@ hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option of tests/test_code_digest.py; pytest reads options from here alone."""
+    parser.addoption("--update-golden-keys", action="store_true", help="accept changed cache keys")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
     """Keep sums in one order, and the test processes from fighting for the cores."""

@@ -59,8 +59,20 @@ class Settings:
     tags: frozenset[str] = frozenset("abcdef")
 """,
     "pipeline/problems/__init__.py": "",
-    "pipeline/problems/first.py": "WINDOW = 5",
-    "pipeline/problems/second.py": "WINDOW = 6",
+    "pipeline/problems/first.py": """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class First:
+    window: int = 5
+""",
+    "pipeline/problems/second.py": """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Second:
+    window: int = 6
+""",
     "warehouse/__init__.py": "",
     "warehouse/notes.py": """
 import hashlib
@@ -121,9 +133,9 @@ def measure(root: Path, notes: list[Note]) -> dict[str, int]:
     return {note.digest[:4]: len(steps.clean(text)) for note, text in zip(notes, texts)}
 
 
-@cached_task(also=lambda inputs: ["pipeline.problems." + inputs["problem"]])
-def solve(problem: str) -> tuple[str, int]:
-    return problem, 1
+@cached_task()
+def solve(problem: object) -> tuple[str, int]:
+    return type(problem).__name__, 1
 
 
 @cached_task()
@@ -154,11 +166,13 @@ print(json.dumps({"note": note.digest, "sizes": sizes, "states": states}))
 
 DIGESTS = """
 import json
-from flows import code_digest as d
+from flows.code_digest import code_digest
+from flows.work import *
+from pipeline.problems.first import First
 print(json.dumps({
-    "write": d._digest_of("flows.work", "write", ()),
-    "measure": d._digest_of("flows.work", "measure", ()),
-    "solve": d._digest_of("flows.work", "solve", ("pipeline.problems.first",)),
+    "write": code_digest(write.fn),
+    "measure": code_digest(measure.fn),
+    "solve": code_digest(solve.fn, [First]),
 }))
 """
 
@@ -225,6 +239,21 @@ def test_a_second_process_finds_what_the_first_has_made(project: Project) -> Non
     assert fourth["states"] == ["Cached", "Cached"]
 
 
+def test_a_class_may_move_to_another_module(project: Project) -> None:
+    first = project.python(RUN, project.root, "cpu")
+    notes = project.path / "warehouse" / "notes.py"
+    notes.rename(notes.with_name("kept.py"))
+    project.edit("flows/work.py", "warehouse.notes", "warehouse.kept")
+    assert project.python(RUN, project.root, "cpu") == {**first, "states": ["Cached", "Cached"]}
+
+
+def test_a_record_of_another_shape_is_made_anew(project: Project) -> None:
+    first = project.python(RUN, project.root, "cpu")
+    (record,) = (project.root / "results" / "write").iterdir()
+    record.write_text(record.read_text().replace("digest", "digits"))
+    assert project.python(RUN, project.root, "cpu") == {**first, "states": ["Completed", "Cached"]}
+
+
 def test_a_torn_record_is_made_anew(project: Project) -> None:
     first = project.python(RUN, project.root, "cpu")
     (record,) = (project.root / "results" / "write").iterdir()
@@ -238,9 +267,10 @@ import json, sys
 from pathlib import Path
 from flows.caching import Steps
 from flows.work import *
+from pipeline.problems.first import First
 steps = Steps(Path(sys.argv[1]))
-results = [steps.run(solve, problem="first") for _ in range(2)]
-assert results[0] == results[1] == ["first", 1], results
+results = [steps.run(solve, problem=First()) for _ in range(2)]
+assert results[0] == results[1] == ("First", 1), results
 print(json.dumps([each.state for each in steps.states]))
 """
     assert project.python(code, project.root) == ["Completed", "Cached"]
@@ -261,7 +291,7 @@ print(json.dumps([each.state for each in steps.states]))
         ("flows/work.py", 'SUFFIX = "!"', 'SUFFIX = "."', {"write"}),
         ("flows/work.py", "UNUSED = 1", "UNUSED = 2", set()),
         ("flows/work.py", 'text + "?"', 'text + "??"', set()),
-        ("flows/work.py", "return problem, 1", "return problem, 2", {"solve"}),
+        ("flows/work.py", "__name__, 1", "__name__, 2", {"solve"}),
         ("flows/caching.py", "class Steps:", "class Steps:\n    NEW = 1\n", set()),
     ],
 )

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,7 @@ from typing import Any
 import pytest
 
 from flows.environment import SAMPLES
-from flows.prepare.tokens import tokenize
 from flows.retrain import RetrainReport, retrain
-from flows.steps import code_digest
-from flows.training.train import score, train
 from pipeline.errors import InputError
 from pipeline.networks.recurrent import NetworkConfig
 from pipeline.problems import Classification, Forecasting, LanguageModel, NextWord, Seq2Seq
@@ -158,67 +155,6 @@ def test_one_more_variant_trains_that_variant(run: Run) -> None:
     changed = run(variants=["gru", "lstm"])
     found = {step.label: step.state for step in changed.steps if step.task == "train"}
     assert found == {"gru": "Cached", "lstm": "Completed"}
-
-
-@pytest.fixture
-def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Adds a statement to a module, as far as the cache keys can see."""
-    sources = dict(code_digest.first_party_sources())
-
-    def edit(module: str) -> None:
-        source = sources[module]
-        text = source.text + "\n_EDITED = True\n"
-        monkeypatch.setattr(
-            code_digest,
-            "first_party_sources",
-            lambda: {**sources, module: replace(source, text=text)},
-        )
-        _forget()
-
-    def _forget() -> None:
-        for function in vars(code_digest).values():
-            if hasattr(function, "cache_clear"):
-                function.cache_clear()
-
-    yield edit
-    monkeypatch.undo()
-    _forget()
-
-
-@pytest.mark.parametrize(
-    ("module", "reached"),
-    [
-        ("pipeline.metrics", {"score"}),
-        ("pipeline.search.search", {"score"}),
-        ("pipeline.evaluation", {"score"}),
-        ("pipeline.prediction", {"score"}),
-        ("pipeline.problems.next_word.problem", {"train", "score"}),
-        ("pipeline.problems.seq2seq.problem", {"score"}),
-        ("pipeline.training.loop", {"train", "score"}),
-        ("pipeline.networks.recurrent", {"train", "score"}),
-        ("pipeline.text.tokenizer", {"tokenize", "score"}),
-        ("warehouse.registry", set()),
-        ("flows.publish.version", set()),
-    ],
-)
-def test_a_changed_module_is_felt_where_it_is_reached(
-    edited: Callable[[str], None], module: str, reached: set[str]
-) -> None:
-    inputs = {"problem": NextWord()}
-    tasks = {"tokenize": tokenize, "train": train, "score": score}
-
-    def digests() -> dict[str, str]:
-        return {
-            name: code_digest.code_digest(
-                task.fn, task.cache_policy.also(inputs) if task.cache_policy.also else ()
-            )
-            for name, task in tasks.items()
-        }
-
-    before = digests()
-    edited(module)
-    after = digests()
-    assert {name for name in tasks if before[name] != after[name]} == reached
 
 
 def test_the_same_data_makes_the_same_model_anywhere(run: Run, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from warehouse.durable import make_aside, make_folder, storage_errors, sync_path
 from warehouse.errors import StorageError, one_line, remedy_of
 
 _MANIFEST = "manifest.json"
+KEY_VERSION = 1
+"""Stands in cache keys for the code of this module: arrays read as they were written."""
 
 NamedArrays = dict[str, npt.NDArray[Any]]
 

@@ -37,6 +37,11 @@ CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.json"
 NUM_STATES_KEPT = 2
+KEY_VERSION = 1
+"""Stands in cache keys for the code of this module.
+
+Count it up where a checkpoint or a kept state reads otherwise, or gets another digest.
+"""
 
 _RESERVED = {"config", "history", "weights"}
 _VOCABULARY_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -16,6 +16,8 @@ from warehouse.errors import StorageError, one_line, remedy_of
 
 ASIDE = ".aside-"
 """How the name of a file that is still being written begins."""
+KEY_VERSION = 1
+"""Stands in cache keys for the code of this module, which changes no content."""
 
 
 def make_folder(folder: Path) -> None:

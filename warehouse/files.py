@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 from warehouse.durable import permitted, replace_file
 
+KEY_VERSION = 1
+"""Stands in cache keys for the code of this module: a file reads as it was written."""
+
 
 class FileRef(BaseModel, frozen=True):
     """A file: its digest (sha256, hex), its size, and its path relative to the root."""

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,15 @@ from pydantic import BaseModel
 
 from flows.steps.code_digest import code_digest
 
+KEY_VERSION = 1
+"""This module decides keys, not results."""
+
 ALWAYS_EXCLUDED = frozenset({"root", "warehouse", "device", "num_threads", "num_workers", "report"})
 """Inputs that say where or how fast, never what."""
 
-SERIALIZER: JSONSerializer[Any] = JSONSerializer()
+SERIALIZER: JSONSerializer[Any] = JSONSerializer(
+    object_encoder="pydantic_core.to_jsonable_python", object_decoder=None
+)
 
 
 def canonical(value: object, name: str = "value") -> Any:
@@ -75,18 +80,33 @@ def _canonical_fields(value: object, fields: Iterable[str], name: str) -> list[A
     return ["fields", type(value).__qualname__, members]
 
 
+def classes_of(value: object) -> Iterator[type]:
+    """The classes of everything in ``value``, at any depth: their methods may run in a task."""
+    members: Iterable[object] = ()
+    if isinstance(value, BaseModel):
+        members = (getattr(value, name) for name in type(value).model_fields)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = (getattr(value, each.name) for each in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        members = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        members = value
+    for each in members:
+        yield from classes_of(each)
+    if type(value).__module__ != "builtins":
+        yield type(value)
+
+
 @dataclass
 class ContentPolicy(CachePolicy):
     """Keys a task by its name, the content of its inputs and the code that it reaches.
 
     ``fn`` is the task's function; ``exclude`` names inputs, beside ALWAYS_EXCLUDED, that cannot
-    change the result; ``also`` gives, for the inputs of a call, the modules that one of them
-    chooses.
+    change the result.
     """
 
     fn: Callable[..., Any] | None = None
     exclude: frozenset[str] = frozenset()
-    also: Callable[[Mapping[str, Any]], Iterable[str]] | None = None
 
     def compute_key(
         self,
@@ -108,23 +128,16 @@ class ContentPolicy(CachePolicy):
         """
         assert self.fn is not None
         ignored = ALWAYS_EXCLUDED | self.exclude
+        counted = {name: value for name, value in inputs.items() if name not in ignored}
         content = {
-            "inputs": {
-                name: canonical(value, name)
-                for name, value in inputs.items()
-                if name not in ignored
-            },
-            "code": code_digest(self.fn, self.also(inputs) if self.also else ()),
+            "inputs": {name: canonical(value, name) for name, value in counted.items()},
+            "code": code_digest(self.fn, set(classes_of(counted))),
         }
         text = json.dumps(content, sort_keys=True, allow_nan=False)
         return f"{self.fn.__name__}/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def cached_task(
-    *,
-    also: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
-    exclude: Sequence[str] = (),
-) -> Callable[[Callable[..., Any]], Task[..., Any]]:
+def cached_task(*, exclude: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Task[..., Any]]:
     """A Prefect task whose result is kept as JSON under the key of ``ContentPolicy``.
 
     Its function is a top-level function of a module of flows/, called with plain values, settings
@@ -134,7 +147,7 @@ def cached_task(
 
     def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
         signature = inspect.signature(fn)
-        policy = ContentPolicy(fn=fn, exclude=frozenset(exclude), also=also)
+        policy = ContentPolicy(fn=fn, exclude=frozenset(exclude))
         unknown = policy.exclude - set(signature.parameters)
         assert not unknown, f"{fn.__name__} excludes inputs that it has not: {sorted(unknown)}"
 
@@ -149,7 +162,7 @@ def cached_task(
             name=fn.__name__,
             cache_policy=policy,
             persist_result=True,
-            result_serializer="json",
+            result_serializer=SERIALIZER,
             cache_result_in_memory=False,
         )(keyed)
 

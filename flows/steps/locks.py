@@ -10,6 +10,9 @@ from typing import Any
 import anyio.to_thread
 from prefect.locking.protocol import LockManager
 
+KEY_VERSION = 1
+"""A lock changes no result."""
+
 
 class ProcessLocks(LockManager):
     """One lock file a key, locked by the kernel on behalf of the process: kill -9 frees it.

@@ -1,27 +1,32 @@
 """Runs the steps of a flow: looks up a result under its key, computes it where it is missing.
 
 A result that names a file counts only while that file is intact; otherwise the step runs again. A
-step returns what its stored result gives back: the JSON round trip is made on the first run too.
+step returns what its stored record gives back, as its signature says: the JSON round trip is made
+on the first run too. A record names no class, so that a class may move to another module.
 """
 
+import functools
 import inspect
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.transactions import IsolationLevel, transaction
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from flows.steps.code_digest import first_party_sources
+from flows.steps.code_digest import first_party_code
 from flows.steps.keys import SERIALIZER, ContentPolicy
 from flows.steps.locks import ProcessLocks
+
+KEY_VERSION = 1
+"""Stands in cache keys for the code of this module: count it up where records read otherwise."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ class Steps:
     def __post_init__(self) -> None:
         self.root = Path(self.root).absolute()
         self._locks = ProcessLocks(self.root / "results" / "locks")
-        first_party_sources()
+        first_party_code()
 
     def run(self, step: Task[..., Any], /, *, label: str = "", **inputs: Any) -> Any:
         """The result of one task; ``label`` tells calls of the same task apart (a file, a variant).
@@ -67,9 +72,10 @@ class Steps:
         begin = time.perf_counter()
         state, result = "Failed", None
         try:
-            state, result = self._run(step, shown, inputs)
-            if state == "Cached" and not self._intact(result):
-                state, result = self._run(step, shown, inputs, refresh=True)
+            state, record = self._run(step, shown, inputs)
+            if state == "Cached" and not self._intact(step, record):
+                state, record = self._run(step, shown, inputs, refresh=True)
+            result = _read(step, record)
         finally:
             seconds = time.perf_counter() - begin
             self.states.append(StepState(name, shown, state, seconds))
@@ -121,8 +127,21 @@ class Steps:
             kept.stage(result)
         return "Completed", result
 
-    def _intact(self, result: Any) -> bool:
-        return all(handle.intact(self.root) for handle in _handles(result))
+    def _intact(self, step: Task[..., Any], record: Any) -> bool:
+        try:
+            return all(handle.intact(self.root) for handle in _handles(_read(step, record)))
+        except ValidationError:
+            return False
+
+
+def _read(step: Task[..., Any], record: Any) -> Any:
+    """What the task returned, of the class that its signature names."""
+    return _returned(step.fn).validate_python(record)
+
+
+@functools.cache
+def _returned(fn: Callable[..., Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(fn)["return"])
 
 
 def _handles(result: object) -> Iterator[Any]:

@@ -159,12 +159,7 @@ class UsableRows(BaseModel, frozen=True):
     test: int
 
 
-def _problem_module(inputs: Any) -> list[str]:
-    """A change in one problem's file trains the models of that problem again, and no others."""
-    return [type(inputs["problem"]).__module__]
-
-
-@cached_task(also=_problem_module)
+@cached_task()
 def count_usable(root: str, problem: Problem, ids: Mapping[str, TableRef]) -> UsableRows:
     """Refuse splits of which a problem can use nothing, before anything is trained on them."""
     return UsableRows(
@@ -196,7 +191,7 @@ class BatchSizeReport(BaseModel, frozen=True):
     num_bytes: int
 
 
-@cached_task(also=_problem_module)
+@cached_task()
 def find_batch_size(
     root: str,
     memory_gb: float,
@@ -245,7 +240,7 @@ class TrainingJob(BaseModel, frozen=True):
     save_every_steps: int | None
 
 
-@cached_task(also=_problem_module, exclude=("resume", "save_every_steps", "apart"))
+@cached_task(exclude=("resume", "save_every_steps", "apart"))
 def train(
     root: str,
     problem: Problem,

@@ -17,6 +17,9 @@ from warehouse.tables.columns import is_flat, is_text, offsets_of, utf8_column
 FORMAT = 2
 """Version of how digests are taken, of tables and of snapshots."""
 
+KEY_VERSION = FORMAT
+"""Stands in cache keys for the code of this module."""
+
 
 class Fingerprint:
     """The running digest of a table.

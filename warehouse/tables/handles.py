@@ -11,6 +11,9 @@ from warehouse.durable import permitted
 
 DIGEST_KEY = b"tidemill.digest"
 
+KEY_VERSION = 1
+"""How a handle checks its file changes no result."""
+
 _NAME = re.compile(r"\w[\w.\-]{0,99}")
 
 _NUMBER = re.compile(r"\d{12}\.json")

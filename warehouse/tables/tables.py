@@ -50,6 +50,9 @@ COMPRESSION_LEVEL = 3  # of zstd: 27 % smaller than level 1 and read as fast
 PLAIN = {b"encoding": b"plain"}
 """What a schema says of a field of text that hardly repeats: no dictionary page is worth it."""
 
+KEY_VERSION = FORMAT
+"""Stands in cache keys for the code of this module: a table reads as it was written."""
+
 
 class SnapshotRef(BaseModel, frozen=True):
     """Version `number` (from 1) of `name`; `id` depends on the content of its tables alone."""
