@@ -20,9 +20,11 @@ from pydantic import BaseModel
 
 from flows.environment import source_addresses, warehouse_root
 from flows.pages.reports import markdown_table, show_report
+from flows.prepare.series import series_remarks
 from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from pipeline.errors import InputError
+from pipeline.profile import escape_markdown
 from pipeline.records.contract import (
     IN_ORDER,
     REASONS,
@@ -98,7 +100,10 @@ class FileReport(BaseModel, frozen=True):
 
 
 class IngestReport(BaseModel, frozen=True):
-    """What an ingest brought in: the snapshot, its tables, and what was left out and why."""
+    """What an ingest brought in: the snapshot, its tables, and what was left out and why.
+
+    `remarks` are sentences on what is unusual in the times of series.
+    """
 
     snapshot: SnapshotRef
     shards: tuple[TableRef, ...]
@@ -110,6 +115,7 @@ class IngestReport(BaseModel, frozen=True):
     num_withdrawn: int = 0
     num_mended: int = 0
     changes: SourceChanges = SourceChanges()
+    remarks: tuple[str, ...] = ()
 
 
 @flow(name="ingest")
@@ -129,7 +135,8 @@ def ingest(
     table = markdown_table([{"rows": of, "": f"{n:,}"} for of, n in rows.items()])
     snapshot = f"Snapshot {report.snapshot.number}, `{report.snapshot.id}`."
     more = f"`tidemill profile {name}` shows what it holds."
-    show_report("ingest", name, [f"{snapshot} {more}", "", *table])
+    remarks = [f"- {escape_markdown(each)}" for each in report.remarks]
+    show_report("ingest", name, [f"{snapshot} {more}", "", *table, "", *remarks])
     return report
 
 
@@ -167,6 +174,10 @@ def ingest_sources(
         if records.kind not in IN_ORDER:
             by_digest = dict(sorted(by_digest.items()))
         shards, merged = _merged(tables, name, by_digest)
+        remarks: tuple[str, ...] = ()
+        if records.kind == "series":
+            addresses = {source.digest: source.address for source in reversed(found)}
+            remarks = series_remarks(steps, shards, addresses)
         num_dropped = sum(report.num_dropped_utterances for _, report in reports)
         num_withdrawn = sum(report.num_withdrawn for _, report in reports)
         meta = {
@@ -193,6 +204,7 @@ def ingest_sources(
         num_withdrawn=num_withdrawn,
         num_mended=sum(source.address == MENDED for source, _ in reports),
         changes=changes_between(before.files, notes),
+        remarks=remarks,
     )
 
 

@@ -5,10 +5,12 @@ file, a changed plot counts nothing again. The pages lie in the warehouse, besid
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from prefect import flow
 from pydantic import BaseModel, TypeAdapter
@@ -16,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from flows.environment import warehouse_root
 from flows.ingest import IngestReport, ingested_snapshot
 from flows.pages.reports import show_report
+from flows.prepare.series import TimesReport, order_series
 from flows.prepare.splits import Cut, SplitRefs, cut_and_divide, divide_series
 from flows.prepare.tokens import tokens_of
 from flows.prepare.vocabularies import VocabularyRef, read_vocabulary
@@ -23,6 +26,7 @@ from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from pipeline.errors import InputError
 from pipeline.profile import (
+    Contradictions,
     Counts,
     Origin,
     Profile,
@@ -37,6 +41,7 @@ from pipeline.profile import (
     profile_values,
     sum_by_name,
 )
+from pipeline.series import NUM_SHOWN, SeriesTimes
 from pipeline.splits.splits import SplitsConfig
 from pipeline.text.config import TextConfig
 from pipeline.text.tokenizer import Tokenizer
@@ -44,7 +49,7 @@ from pipeline.text.vocabulary import VocabularyConfig
 from warehouse.files import FileRef, PageRef, keep_file
 from warehouse.registry import Registry, Version
 from warehouse.tables.columns import count_words, ragged_column
-from warehouse.tables.example_schemas import LABELS, merged_words, words_table
+from warehouse.tables.example_schemas import LABELS, contradicting_labels, merged_words, words_table
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import SnapshotRef, Tables
 
@@ -187,6 +192,7 @@ def profile_snapshot(
         added=[now[digest] for digest in sorted(now.keys() - before.keys())] if grown else [],
         splits=cut.splits,
         vocabularies=cut.vocabularies,
+        labelled=ingested.shards if kind == "labelled" else (),
         rejected=ingested.rejected_by_reason,
         num_dropped_utterances=ingested.num_dropped_utterances,
     )
@@ -196,11 +202,13 @@ def profile_snapshot(
 
 def profile_series(steps: Steps, ingested: IngestReport, splits: SplitRefs) -> ProfileRef:
     """The same of series of numbers, which have no tokens."""
+    times: TimesReport = steps.run(order_series, shards=ingested.shards)
     data: FileRef = steps.run(
         summarise_series,
         folder=_folder(ingested.snapshot),
         num_rows=ingested.snapshot.num_rows,
         splits=splits,
+        times=times.series,
         rejected=ingested.rejected_by_reason,
     )
     return _drawn(steps, ingested.snapshot, data, None, [])
@@ -318,6 +326,7 @@ def summarise(
     added: Sequence[ShardCounts],
     splits: SplitRefs,
     vocabularies: Sequence[VocabularyRef],
+    labelled: Sequence[TableRef],
     rejected: Mapping[str, int],
     num_dropped_utterances: int,
 ) -> FileRef:
@@ -367,42 +376,59 @@ def summarise(
         },
         rejected=dict(sorted(rejected.items())),
         num_dropped_utterances=num_dropped_utterances,
+        contradictions=_contradictions(tables, labelled),
     )
     return _keep_profile(root, folder, profile)
 
 
+def _contradictions(tables: Tables, labelled: Sequence[TableRef]) -> Contradictions:
+    if not labelled:
+        return Contradictions()
+    num_texts, num_rows, examples = contradicting_labels(tables, labelled, NUM_SHOWN)
+    return Contradictions(
+        num_texts, num_rows, tuple((text, tuple(labels)) for text, labels in examples)
+    )
+
+
 @cached_task()
 def summarise_series(
-    root: str, folder: str, num_rows: int, splits: SplitRefs, rejected: Mapping[str, int]
+    root: str,
+    folder: str,
+    num_rows: int,
+    splits: SplitRefs,
+    times: Sequence[SeriesTimes],
+    rejected: Mapping[str, int],
 ) -> FileRef:
     """What divided series hold: a ``Profile``, as JSON."""
     tables = Tables(root)
     rows = {name: tables.read(table) for name, table in splits.tables.items()}
-    # A row of a split holds all values up to the end of the split.
-    ends = {name: ragged_column(each, "inputs")[1] for name, each in rows.items()}
-    lengths = {name: np.diff(offsets).tolist() for name, offsets in ends.items()}
-    values, offsets = ragged_column(rows["test"], "inputs")
+    # Of each series its values in all splits; those that were filled are not a number.
+    values = {name: _observed(each) for name, each in rows.items()}
     profile = Profile(
         kind="series",
         num_rows=num_rows,
         texts=(),
         series=tuple(
             profile_values(
-                name,
-                values[offsets[row] : offsets[row + 1]],
-                lengths["train"][row],
-                lengths["valid"][row],
+                of.name,
+                np.concatenate((train, valid, test)),
+                len(train),
+                len(train) + len(valid),
+                # Where in the files observations stand is told when they are ingested.
+                replace(of, repeated=(), unsorted=()),
             )
-            for row, name in enumerate(rows["test"].column("series").to_pylist())
+            for of, train, valid, test in zip(times, *values.values(), strict=True)
         ),
-        splits={
-            name: int(np.diff(ragged_column(each, "targets")[1]).sum())
-            for name, each in rows.items()
-        },
+        splits={name: sum(map(len, each)) for name, each in values.items()},
         left_out={"corrected later": splits.num_duplicates},
         rejected=dict(sorted(rejected.items())),
     )
     return _keep_profile(root, folder, profile)
+
+
+def _observed(rows: Any) -> list[npt.NDArray[np.float64]]:
+    values, offsets = ragged_column(rows, "targets")
+    return [each[np.isfinite(each)] for each in np.split(values, offsets[1:-1])]
 
 
 def _keep_profile(root: str, folder: str, profile: Profile) -> FileRef:

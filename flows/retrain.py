@@ -343,6 +343,7 @@ def _prepare(
             shards=ingested.shards,
             splits=recipe.splits,
             period=problem.period,
+            fill=problem.fill,
         )
         usable = steps.run(count_usable, problem=problem, ids=divided.tables)
         profile = profile_series(steps, ingested, divided)

@@ -8,6 +8,7 @@ Shapes: `N` texts, `J` tokens, `D` words of a dictionary, `K` distinct values.
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from .series import NUM_SHOWN, SeriesTimes, remarks_on_times
 from .text.english import JOINER
 
 Counts = npt.NDArray[np.int64]
@@ -272,6 +274,7 @@ class SeriesProfile:
         points: (position, value), the values of at most `NUM_POINTS` positions; the position of the
             first value is 1.
         train_end, valid_end: the last positions of the training and the validation split.
+        times: how its times follow one another.
     """
 
     name: str
@@ -283,6 +286,22 @@ class SeriesProfile:
     points: tuple[tuple[int, float], ...]
     train_end: int
     valid_end: int
+    times: SeriesTimes | None = None
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """Texts that occur with more than one label.
+
+    Attributes:
+        num_texts: distinct texts, normalised, with several labels; ``num_rows`` have one of them.
+        examples: a text as it is written once, and its labels with how often each occurs; the texts
+            of most rows first.
+    """
+
+    num_texts: int = 0
+    num_rows: int = 0
+    examples: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,6 +320,7 @@ class Profile:
         left_out: why -> rows that are in no split.
         rejected: why -> rows of the files that are no records.
         num_dropped_utterances: utterances that were dropped from records.
+        contradictions: of labelled texts.
     """
 
     kind: str
@@ -314,6 +334,7 @@ class Profile:
     left_out: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     num_dropped_utterances: int = 0
+    contradictions: Contradictions = Contradictions()
 
     @property
     def rejected_rate(self) -> float:
@@ -403,11 +424,15 @@ def profile_texts(
 
 
 def profile_values(
-    name: str, values: npt.NDArray[np.float64], train_end: int, valid_end: int
+    name: str,
+    values: npt.NDArray[np.float64],
+    train_end: int,
+    valid_end: int,
+    times: SeriesTimes | None = None,
 ) -> SeriesProfile:
     """The profile of a series, `values [N]` in the order of time."""
     if not len(values):
-        return SeriesProfile(name, 0, 0.0, 0.0, 0.0, 0.0, (), 0, 0)
+        return SeriesProfile(name, 0, 0.0, 0.0, 0.0, 0.0, (), 0, 0, times)
     places = np.unique(np.linspace(0, len(values) - 1, min(len(values), NUM_POINTS)).astype(int))
     return SeriesProfile(
         name=name,
@@ -419,6 +444,7 @@ def profile_values(
         points=tuple(zip((places + 1).tolist(), values[places].tolist(), strict=True)),
         train_end=train_end,
         valid_end=valid_end,
+        times=times,
     )
 
 
@@ -534,6 +560,9 @@ MANY_UNKNOWN = 0.05
 RARE_MIX = 0.05
 MANY_EMPTY = 0.001
 LONG_TAIL = 20
+NUM_EXAMPLES = 3
+MAX_SHOWN = 40
+"""Characters of a text or label in a remark."""
 
 
 def key_figures(profile: Profile) -> dict[str, str]:
@@ -554,6 +583,23 @@ def key_figures(profile: Profile) -> dict[str, str]:
         )
     if profile.series:
         found["series"] = f"{len(profile.series):,}"
+        times = [each.times for each in profile.series if each.times]
+        if steps := {each.step or "irregular" for each in times}:
+            found["time between values"] = ", ".join(sorted(steps)[:NUM_SHOWN])
+        found |= {
+            of: f"{count:,}"
+            for of, count in {
+                "gaps": sum(each.num_gaps for each in times),
+                "missing steps": sum(each.num_missing for each in times),
+                "repeated times": sum(each.num_repeated for each in times),
+                "times out of order": sum(each.num_unsorted for each in times),
+            }.items()
+            if count
+        }
+    if profile.contradictions.num_texts:
+        found["texts with several labels"] = (
+            f"{profile.contradictions.num_texts:,} (in {profile.contradictions.num_rows:,} rows)"
+        )
     for vocabulary in profile.vocabularies:
         of = "" if len(profile.vocabularies) == 1 else f" of {vocabulary.name}"
         found[f"unknown tokens{of}"] = ", ".join(
@@ -577,7 +623,13 @@ def key_figures(profile: Profile) -> dict[str, str]:
 def as_markdown(profile: Profile) -> list[str]:
     """The main numbers as a table, and what is unusual as a list: lines of Markdown."""
     rows = [f"| {name} | {value} |" for name, value in key_figures(profile).items()]
-    return ["| data | |", "| --- | --- |", *rows, "", *(f"- {each}" for each in remarks(profile))]
+    said = [f"- {escape_markdown(each)}" for each in remarks(profile)]
+    return ["| data | |", "| --- | --- |", *rows, "", *said]
+
+
+def escape_markdown(text: str) -> str:
+    """The text, of which nothing is read as Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~-])", r"\\\1", text)
 
 
 def remarks(profile: Profile) -> list[str]:
@@ -599,7 +651,43 @@ def remarks(profile: Profile) -> list[str]:
     ]
     for text in profile.texts:
         found += _remarks_on(text)
+    found += _remarks_on_labels(profile)
+    found += remarks_on_times([each.times for each in profile.series if each.times])
     return found
+
+
+def _remarks_on_labels(profile: Profile) -> list[str]:
+    found = []
+    if profile.contradictions.num_texts:
+        shown = [
+            f"{_cut(text)!r} as {' and '.join(_cut(label) for label, _ in labels)}"
+            for text, labels in profile.contradictions.examples[:NUM_EXAMPLES]
+        ]
+        found.append(
+            f"{profile.contradictions.num_texts:,} texts occur with more than one label, in "
+            f"{profile.contradictions.num_rows:,} rows: {', '.join(shown)}."
+        )
+    alike: dict[str, list[str]] = {}
+    for label, _ in profile.categories.get("label", ()):
+        alike.setdefault(_folded(label), []).append(label)
+    found += [
+        f"The labels {' and '.join(repr(_cut(label)) for label in labels)} are different labels: if"
+        " they mean the same, write them in one way."
+        for labels in list(alike.values())
+        if len(labels) > 1
+    ][:NUM_EXAMPLES]
+    return found
+
+
+def _folded(label: str) -> str:
+    """What is left of a label without its case, its blanks, its width, and zeros of a number."""
+    folded = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+    number = re.fullmatch(r"([+-]?)0*(\d+?)(?:\.0*)?", folded)
+    return f"{number[1]}{number[2]}" if number else folded
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def _remarks_on(text: TextProfile) -> list[str]:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from flows.command.cli import main
-from flows.export import export
 from flows.export import export as export_module
+from flows.export.export import export
 from flows.export.export_client import NextWord, splitter
 from pipeline.errors import InputError
 from pipeline.networks.recurrent import NetworkConfig

@@ -21,7 +21,7 @@ import pytest
 from flows.ingest import ingest_sources
 from flows.prepare.tokens import tokenize
 from flows.steps.steps import Steps
-from flows.upkeep import verify
+from flows.upkeep.verify import verify
 from pipeline.records.contract import RecordsConfig
 from pipeline.text.config import TextConfig
 from warehouse.errors import StorageError

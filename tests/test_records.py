@@ -1,5 +1,7 @@
 import json
 from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -182,7 +184,7 @@ BAD_LINES: list[tuple[str | bytes, str, str]] = [
     (GOOD.replace('"topic"', "topic"), "not_json", ""),
     (GOOD.replace('"topic"', "5"), "not_json", ""),
     (GOOD[:-1] + ',"more":1e999}', "not_json", ""),
-    (GOOD[:-1] + ',"more":' + "9" * 5_000 + "}", "not_json", "infinity"),
+    (GOOD[:-1] + ',"more":' + "9" * 5_000 + "}", "not_json", "beyond 1.8e308"),
     (GOOD[:-1] + ',"more":01}', "not_json", ""),
     (GOOD[:-1] + ',"more":' + "[" * 100_000 + "]" * 100_000 + "}", "not_json", "depth"),
     (GOOD[:-1] + ',"more":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "not_json", "depth"),
@@ -546,10 +548,99 @@ def test_observations() -> None:
         '{"time": "1949-03", "value": "inf"}',
         '{"time": "1949-04", "value": true}',
         '{"time": "1949-05"}',
+        '{"time": "someday", "value": 1}',
+        '{"time": "", "value": 1}',
+        '{"time": 1949.0, "value": 1, "series": 2.0}',
+        '{"time": 1949.1, "value": 1}',
+        '{"time": "31.12.1949", "value": 1}',
+        '{"time": "1949-06", "value": "1,200"}',
     )
     assert isinstance(block.records, Series)
-    assert block.records.values.tolist() == [112.0, 1.5]
-    assert block.records.names.to_list() == ["", "a"]
-    assert block.records.times.to_list() == ["1949-01", "2"]
-    reasons = ["not_number", "not_number", "wrong_type", "missing_key"]
-    assert [each.reason for each in block.rejected] == reasons
+    assert block.records.values.tolist() == [112.0, 1.5, 1.0]
+    assert block.records.names.to_list() == ["", "a", "2"]
+    assert block.records.times.to_list() == ["1949-01", "2", "1949"]
+    assert [(each.line, each.reason) for each in block.rejected] == [
+        (3, "not_number"),
+        (4, "not_number"),
+        (5, "wrong_type"),
+        (6, "missing_key"),
+        (7, "not_time"),
+        (8, "not_time"),
+        (10, "wrong_type"),
+        (11, "not_time"),
+        (12, "not_number"),
+    ]
+    assert "'someday', which has no place in time: write 2020-01-31" in block.rejected[4].detail
+    assert block.rejected[-1].detail.endswith("write numbers without separators between thousands")
+
+
+# --- long and odd numbers
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [
+        ("1", "1"),
+        ("1.0", "1"),
+        ('"1.0"', "1.0"),
+        ('"007"', "007"),
+        ("7", "7"),
+        ('" 1"', "1"),
+        ('"\\u30001"', "1"),
+        ("-0.0", "0"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ("9007199254740993", "9007199254740993"),
+        ("1e30", None),
+        ("9007199254740993.0", None),
+        ("1e-999", None),
+        ("1e999", None),
+        ("0.5", None),
+    ],
+)
+def test_a_label_is_what_was_written_or_is_refused(written: str, label: str | None) -> None:
+    block = read_as("labelled", f'{{"text": "a", "label": {written}}}')
+    assert labels_of(block) == ([] if label is None else [label])
+    assert len(block.rejected) == (label is None)
+
+
+@settings(max_examples=300)
+@given(st.integers(-(10**40), 10**40) | st.integers(-(2**66), 2**66))
+def test_whole_numbers_are_exact_or_refused(number: int) -> None:
+    labelled = read_as("labelled", f'{{"text": "a", "label": {number}}}')
+    assert labels_of(labelled) == [str(number)]
+    for written in (f"{number}", f'"{number}"', f'" {number} "'):
+        block = read_as("series", f'{{"time": {number}, "value": {written}}}')
+        assert isinstance(block.records, Series)
+        kept = block.records.values.tolist()
+        shortest = [int(Decimal(repr(value))) for value in kept]
+        assert kept == [] or number in (*map(int, kept), *shortest)
+        assert [each.reason for each in block.rejected] == ["not_exact"] * (1 - len(kept))
+        assert block.records.times.to_list() == [str(number)] * len(kept)
+        if abs(number) <= 2**53:
+            assert kept == [number]
+
+
+@settings(max_examples=300)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+def test_floats_come_back(number: float, as_text: bool) -> None:
+    written = f'"{number!r}"' if as_text else repr(number)
+    block = read_as("series", f'{{"time": 1, "value": {written}}}')
+    assert isinstance(block.records, Series)
+    assert block.records.values.tolist() == [number]
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 10**25), st.integers(0, 10**25), st.integers(-1_200, 1_200), st.booleans())
+def test_no_number_is_silently_another(
+    whole: int, fraction: int, exponent: int, as_text: bool
+) -> None:
+    text = f"{whole}.{fraction}e{exponent}"
+    block = read_as("series", f'{{"time": 1, "value": {json.dumps(text) if as_text else text}}}')
+    assert isinstance(block.records, Series)
+    exact = Fraction(Decimal(text))
+    for value in block.records.values.tolist():
+        # Below 2.3e-308 floats are evenly spaced: there it is the nearest, and not 0.
+        assert abs(Fraction(value) - exact) <= max(exact / 2**53, Fraction(5e-324) / 2)
+        assert bool(value) == bool(exact)
+    assert len(block.rejected) + len(block.records.values) == 1

@@ -8,8 +8,10 @@ from flows.ingest import ingest_sources, ingested_snapshot
 from flows.prepare.tokens import tokenize
 from flows.quarantine import export_quarantine, quarantined_rows, retry_quarantine
 from flows.steps.steps import Steps
-from flows.upkeep import compact, forget, verify
+from flows.upkeep.compact import compact
+from flows.upkeep.forget import forget
 from flows.upkeep.garbage import collect_garbage
+from flows.upkeep.verify import verify
 from pipeline.errors import InputError
 from pipeline.records.contract import RecordsConfig
 from pipeline.text.config import TextConfig
@@ -107,6 +109,54 @@ def test_forgotten_rows_leave_everything(warehouse: Path, tmp_path: Path) -> Non
     assert "王小明".encode() not in kept
     # A second call finds nothing more.
     assert forget(warehouse, "talks", match="王小明").snapshots == ()
+
+
+def test_a_text_is_forgotten_however_it_is_written(warehouse: Path, tmp_path: Path) -> None:
+    rejected = ["\\u674e\\u660E", "&#26446;&#x660e;", "李明" + "x" * 5_000]
+    sound = ["user1：我是李明。", "user1：我是&#26446;明。", "user1：Ｌｉ Ｍｉｎｇ，李明"]
+    rows = [json.dumps({"topic": "", "user1": "", "user2": "", "dialog": [each]}) for each in sound]
+    bad = [f'{{"user1": "{each}"}}' for each in rejected]
+    gbk = '{"user1": "李明"}'.encode("gb18030")
+    a = write(tmp_path / "a.jsonl", *rows, *bad, *[line(i) for i in range(5)])
+    with open(a, "ab") as file:
+        file.write(gbk)
+    run(warehouse, a, records=LENIENT)
+    plan = forget(warehouse, "talks", match="李明", dry_run=True)
+    report = forget(warehouse, "talks", match="李明")
+    assert report.places == plan.places and report.not_searched == plan.not_searched
+    assert (report.num_rows, report.num_rejected) == (3, 4)
+    assert len(report.not_searched) == 4
+    assert "1 rejected lines are longer than the 4,096 bytes" in report.not_searched[1]
+    assert "1 rejected lines are not UTF-8" in report.not_searched[2]
+    kept = everything(warehouse)
+    for each in (*rejected[:2], "李明", gbk.decode("gb18030")):
+        assert each.encode() not in kept and json.dumps(each)[1:-1].encode() not in kept
+    again = run(warehouse, a, records=LENIENT)
+    assert (again.num_accepted, again.num_withdrawn) == (5, 3)
+    assert forget(warehouse, "talks", match="李明").num_rejected == 0
+
+
+def test_a_corrected_row_is_forgotten_however_it_is_written(
+    warehouse: Path, tmp_path: Path
+) -> None:
+    a = write(tmp_path / "a.jsonl", line(1), "nonsense", "{}")
+    run(warehouse, a, records=LENIENT)
+    out = tmp_path / "rows.jsonl"
+    export_quarantine(warehouse, "talks", out)
+    rows = [json.loads(each) for each in out.read_text("utf-8").splitlines()]
+    rows[0]["raw"] = json.dumps(json.loads(secret(1)), ensure_ascii=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    retry_quarantine(Steps(warehouse), "talks", [a], LENIENT, out)
+    assert b"738b" in everything(warehouse)
+    assert forget(warehouse, "talks", match="王小明").num_rows == 1
+    assert b"738b" not in everything(warehouse)
+    assert run(warehouse, a, records=LENIENT).num_accepted == 1
+
+
+def test_withdrawn_rows_of_a_real_file_are_found(warehouse: Path, shared_data: Path) -> None:
+    run(warehouse, str(shared_data / "faults" / "withdrawn-escaped.jsonl"), records=LENIENT)
+    report = forget(warehouse, "talks", match="李明")
+    assert (report.num_rows, report.num_rejected) == (1, 1)
 
 
 def test_a_list_of_withdrawn_rows_that_cannot_be_read_stops_everything(tmp_path: Path) -> None:

@@ -6,12 +6,18 @@ A row is known by its texts, wherever it stands: the same text in another file, 
 under another topic is the same row. The file holds no text.
 """
 
+import codecs
 import hashlib
+import html
 import json
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -90,19 +96,116 @@ class Forgotten:
         return not self.rows.keys().isdisjoint(_groups(batch))
 
 
-def holding(batch: pa.RecordBatch, text: str) -> pa.BooleanArray:
-    """Bool [rows]: which rows have `text` somewhere in their texts, the topic included."""
-    found = pa.array([False] * batch.num_rows)
+class Sought:
+    """A text to be found however it is written.
+
+    It may be escaped as in JSON or HTML, several times over, written in full-width or half-width
+    characters, and composed or decomposed as Unicode allows. In the bytes of a line it may also be
+    encoded as GB18030 or UTF-16.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        plain = _decoded(text)[-1]
+        # A text that means only blanks would be found everywhere: it is taken as it is written.
+        self.plain = plain if plain.strip() else text
+
+    def is_in(self, said: str) -> bool:
+        """Whether a text holds it."""
+        if self.text in said or self.plain in said:
+            return True
+        return any(self.plain in each for each in _decoded(said))
+
+    def is_in_line(self, raw: bytes) -> bool:
+        """Whether a line of a file holds it, as far as the line is kept."""
+        return any(
+            self.is_in(part.decode(encoding, "replace"))
+            for encoding in _encodings_of(raw)
+            # The end of a line in UTF-16 may belong to its first character.
+            for part in ((raw, raw[1:]) if encoding.startswith("utf-16") else (raw,))
+        )
+
+
+_MAX_LAYERS = 8
+"""How many times over a text may be escaped."""
+_JSON_ESCAPE = re.compile(r'\\(?:[uU]([0-9a-fA-F]{4})|(["\\/bfnrt]))')
+_JSON_CHARACTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def _decoded(text: str) -> list[str]:
+    """A text with one layer of escapes after the other taken off, each time normalised (NFKC)."""
+    layers = [unicodedata.normalize("NFKC", text)]
+    for _ in range(_MAX_LAYERS):
+        plain = unicodedata.normalize("NFKC", html.unescape(_without_json_escapes(layers[-1])))
+        if plain == layers[-1]:
+            break
+        layers.append(plain)
+    return layers
+
+
+def _without_json_escapes(text: str) -> str:
+    if "\\" not in text:
+        return text
+    found = _JSON_ESCAPE.sub(
+        lambda match: (
+            chr(int(match[1], 16)) if match[1] else _JSON_CHARACTERS.get(match[2], match[2])
+        ),
+        text,
+    )
+    # Two halves of a surrogate pair are one character.
+    return found.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _encodings_of(raw: bytes) -> Sequence[str]:
+    try:
+        # The end of a line that was cut may be half a character.
+        codecs.getincrementaldecoder("utf-8")().decode(raw)
+    except UnicodeDecodeError:
+        return ("utf-8", *OTHER_ENCODINGS)
+    return ("utf-8", *OTHER_ENCODINGS[1:]) if b"\0" in raw else ("utf-8",)
+
+
+OTHER_ENCODINGS = ("gb18030", "utf-16-le", "utf-16-be")
+"""What a line that is not UTF-8 is also searched as; what has a NUL may be UTF-16 all the same."""
+
+
+def is_utf8(raw: bytes) -> bool:
+    """Whether a line, of which the end may be cut, is UTF-8."""
+    return "gb18030" not in _encodings_of(raw)
+
+
+def holding(batch: pa.RecordBatch, sought: Sought) -> pa.BooleanArray:
+    """Bool [rows]: which rows have a text somewhere in their texts, the topic included.
+
+    In rows of tokens it may reach over several, with or without blanks between them.
+    """
+    found = np.zeros(batch.num_rows, bool)
     for field, column in zip(batch.schema, batch.columns, strict=True):
         if field.name in ("file", "group"):
             continue
         if pa.types.is_string(field.type):
-            found = pc.or_(found, pc.match_substring(column, text))
+            found |= _texts_holding(column, sought)
         elif pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):
-            hits = pc.match_substring(column.flatten(), text)
-            rows = pc.list_parent_indices(column).filter(hits)
-            numbers = pa.array(range(batch.num_rows), rows.type)
-            found = pc.or_(found, pc.is_in(numbers, value_set=rows))
+            parents = pc.list_parent_indices(column).to_numpy()
+            found[parents[_texts_holding(column.flatten(), sought)]] = True
+            if field.name == "tokens":
+                for separator in ("", " "):
+                    found |= _texts_holding(pc.binary_join(column, separator), sought)
+    return pa.array(found)
+
+
+def _texts_holding(texts: pa.StringArray, sought: Sought) -> npt.NDArray[np.bool_]:
+    """Bool [N]: which texts hold it; only those that may are looked at one by one."""
+    # Decomposed, since Arrow 25 leaves out the composition of NFKC.
+    plain = pc.utf8_normalize(pa.array([sought.plain]), "NFKD")[0].as_py()
+    similar = pc.match_substring(pc.utf8_normalize(texts, "NFKD"), plain)
+    escaped = pc.match_substring_regex(texts, r"[&\\＆＼﹠﹨]")  # in full width, too
+    found: npt.NDArray[np.bool_] = np.array(
+        pc.fill_null(pc.match_substring(texts, sought.text), False)
+    )
+    maybe = np.array(pc.fill_null(pc.or_(similar, escaped), False))
+    for row in np.flatnonzero(maybe & ~found).tolist():
+        found[row] = sought.is_in(texts[row].as_py())
     return found
 
 

@@ -132,6 +132,8 @@ def _print_ingest(report: "IngestReport") -> None:
         if addresses:
             rows.append((f"files {what}", f"{len(addresses)}: {shown}{more}"))
     print_table(("", ""), [(key, str(value)) for key, value in rows])
+    for each in report.remarks:
+        say(f"- {each}")
 
 
 def profile(parsed: argparse.Namespace) -> int:
@@ -274,6 +276,8 @@ def forget(parsed: argparse.Namespace) -> int:
         f"snapshots that can{' no longer' if not would else 'not'} be read: "
         f"{', '.join(each[:12] for each in report.snapshots) or 'none'}"
     )
+    for each in report.not_searched:
+        say(f"- {each}")
     for name, head in report.heads.items():
         say(f"{name} is now {head}")
     say(f"files and results {would}removed: {report.num_files} and {report.num_results}")

@@ -25,7 +25,8 @@ from flows.prepare.vocabularies import (
 )
 from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
-from pipeline.series import by_series, seasonal_scale
+from pipeline.errors import InputError
+from pipeline.series import by_series, seasonal_scale, with_gaps
 from pipeline.splits.division import (
     Documents,
     dialogue_documents,
@@ -203,40 +204,46 @@ def _documents(rows: Any, groups: list[str], kind: str) -> Documents:
 
 @cached_task()
 def divide_series(
-    root: str, shards: Sequence[TableRef], splits: SplitsConfig, period: int
+    root: str, shards: Sequence[TableRef], splits: SplitsConfig, period: int, fill: str = "none"
 ) -> SplitRefs:
     """Gather the observations of each series in the order of time, and divide them there.
 
     A row of a split holds all values up to the split's end, since what comes before it is known
-    then; its targets are the values of the split alone. Of two observations of one time the one
+    then; its targets are the values of the split alone, NaN where none was observed. Missing steps
+    are marked or filled as ``with_gaps`` does by ``fill``. Of two observations of one time the one
     read later counts, and is a correction.
+
+    Raises:
+        InputError: the times of a series have no common order, or too much would be filled.
     """
     tables = Tables(root)
     rows = read_all(tables, shards, SERIES)
-    names, values, corrected = by_series(
-        rows.column("series").to_pylist(),
-        rows.column("time").to_pylist(),
-        rows.column("value").to_numpy(),
-    )
-    bounds = [divide_in_order(len(each), splits).rows for each in values]
-    scales = [
-        seasonal_scale(each[: len(rows["train"])], period)
-        for each, rows in zip(values, bounds, strict=True)
-    ]
-    refs = {}
-    for split in SPLITS:
-        taken = [rows[split] for rows in bounds]
-        ends = [int(where[-1]) + 1 if len(where) else 0 for where in taken]
-        refs[split] = tables.write(
-            [
-                series_table(
-                    names,
-                    [each[:end] for each, end in zip(values, ends, strict=True)],
-                    [each[where] for each, where in zip(values, taken, strict=True)],
-                    scales,
-                )
-            ]
-        )
+    observed = rows.column("value").to_numpy()
+    chronologies = by_series(rows.column("series").to_pylist(), rows.column("time").to_pylist())
+    inputs: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    targets: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    scales = []
+    for series in chronologies:
+        values = observed[series.order]
+        try:
+            known, wanted, places = with_gaps(values, series.missing, fill)
+        except InputError as error:
+            raise InputError(f"series {series.name!r}: {error}") from None
+        begin = 0
+        for split, taken in divide_in_order(len(values), splits).rows.items():
+            end = int(places[taken[-1]]) + 1 if len(taken) else 0
+            inputs[split].append(known[:end])
+            targets[split].append(wanted[begin:end])
+            begin = max(begin, end)
+            if split == "train":
+                marked, *_ = with_gaps(values[: len(taken)], series.missing[: len(taken)], "none")
+                scales.append(seasonal_scale(marked, period))
+    names = [series.name for series in chronologies]
+    refs = {
+        split: tables.write([series_table(names, inputs[split], targets[split], scales)])
+        for split in SPLITS
+    }
+    corrected = sum(len(series.repeated) for series in chronologies)
     return SplitRefs(
         **refs, num_duplicates=corrected, num_leaks=0, num_near_copies=0, num_near_duplicates=0
     )

@@ -17,10 +17,11 @@ from flows.upkeep.garbage import (
     result_files,
 )
 from pipeline.errors import InputError
+from pipeline.records.rows import RAW_BYTES
 from pipeline.text.normalise import DEFAULT_STEPS, normalise
 from warehouse.arrays import Arrays
 from warehouse.errors import StorageError
-from warehouse.forgotten import Forgotten, holding, row_keys, texts_of
+from warehouse.forgotten import Forgotten, Sought, holding, is_utf8, row_keys, texts_of
 from warehouse.ingests import keep_mended_rows, last_ingest, mended_rows, remember_ingest
 from warehouse.tables.handles import TableRef
 from warehouse.tables.record_schemas import QUARANTINE
@@ -36,7 +37,8 @@ class ForgetReport(BaseModel, frozen=True):
     can no longer be read; `heads` took the place of the newest ones, by name. `num_files` (tables
     and pages) and `num_results` were made of those rows and are gone with them. `versions`
     (`NAME VERSION`) were trained on them and are not changed, nor are the samples that MLflow keeps
-    of them; with each stands the command that deletes it.
+    of them; with each stands the command that deletes it. `not_searched` says, a sentence each,
+    where the text may stand and was not looked for.
     """
 
     num_rows: int
@@ -48,6 +50,7 @@ class ForgetReport(BaseModel, frozen=True):
     num_results: int
     versions: dict[str, str]
     dry_run: bool
+    not_searched: tuple[str, ...] = ()
 
 
 def forget(
@@ -59,8 +62,9 @@ def forget(
 ) -> ForgetReport:
     """Take rows that their owner withdraws out of everything that is kept.
 
-    A row of `name` goes that holds `match` in one of its texts, or stands on one of `lines`
-    (`FILE:LINE`, the file by its address or by the beginning of its digest). With it goes every
+    A row of `name` goes that holds `match` in one of its texts, however it is written (`Sought`),
+    or stands on one of `lines` (`FILE:LINE`, the file by its address or by the beginning of its
+    digest). With it goes every
     copy, whoever holds it: from the tables of all snapshots, the quarantine, the rows that were
     mended. Snapshots that held it can no longer be read. What may have been made of it (tokens,
     splits, ids, and the results that name or quote them) is removed, so that the next retraining
@@ -74,6 +78,7 @@ def forget(
     if not match.strip() and not lines:
         raise InputError("say which rows shall go: --match TEXT, or --line FILE:LINE")
     wanted = [_place(line) for line in lines]
+    sought = Sought(match) if match.strip() else None
     tables = Tables(root)
     names = ingested_names(tables)
     if name not in names:
@@ -81,7 +86,7 @@ def forget(
         raise InputError(f"{name} holds no data: {known}")
     with tables.held(alone=True):
         forgotten = Forgotten(root)
-        rows, rejected, places = _find_rows(tables, name, match, wanted)
+        rows, rejected, places = _find_rows(tables, name, sought, wanted)
         for batch in rows:
             forgotten.add(batch)
         for raw in rejected:
@@ -94,9 +99,10 @@ def forget(
             if not doomed.keys().isdisjoint(_digests(tables.snapshot(ref)))
         ]
         versions = _versions_trained_on(root, {ref.id for ref in gone})
+        not_searched = _not_searched(tables, name) if sought else ()
         if not dry_run:
             forgotten.save()
-            _rewrite(tables, names, gone, doomed, forgotten, match)
+            _rewrite(tables, names, gone, doomed, forgotten, sought)
             Arrays(root).clear()
         texts = _patterns(match, rows)
         num_files, num_results = _remove_derived(tables, forgotten, gone, doomed, texts, dry_run)
@@ -114,7 +120,42 @@ def forget(
         num_results=num_results,
         versions=versions,
         dry_run=dry_run,
+        not_searched=not_searched,
     )
+
+
+def _not_searched(tables: Tables, name: str) -> tuple[str, ...]:
+    """Where a text may stand in what was rejected, and is not found."""
+    raws = [
+        row["raw"] for ref in _quarantines(tables, name) for row in tables.read(ref).to_pylist()
+    ]
+    num_cut = sum(len(raw) >= RAW_BYTES for raw in raws)
+    num_odd = sum(not is_utf8(raw) for raw in raws)
+    found = ["The source files are not changed: remove the text there."]
+    if num_cut:
+        found.append(
+            f"{num_cut:,} rejected lines are longer than the {RAW_BYTES:,} bytes that are kept of"
+            " each: the rest is neither stored nor searched."
+        )
+    if num_odd:
+        found.append(
+            f"{num_odd:,} rejected lines are not UTF-8: they are searched as GB18030 and UTF-16,"
+            " and in no other encoding."
+        )
+    if raws:
+        found.append(
+            "In rejected lines the text is not found where it is compressed, in base64 or percent"
+            " encoding, or divided into several tokens."
+        )
+    return tuple(found)
+
+
+def _quarantines(tables: Tables, name: str) -> list[TableRef]:
+    """The tables of rejected lines of all snapshots of a name, and of its last ingest."""
+    last = last_ingest(tables.root, name)
+    found = {ref.digest: ref for one in tables.log(name) for ref in tables.snapshot(one).attached}
+    found |= {ref.digest: ref for ref in last.quarantine if tables.intact(ref)}
+    return list(found.values())
 
 
 def _place(line: str) -> tuple[str, int]:
@@ -129,7 +170,7 @@ def _digests(snapshot: Snapshot) -> set[str]:
 
 
 def _find_rows(
-    tables: Tables, name: str, match: str, wanted: Sequence[tuple[str, int]]
+    tables: Tables, name: str, sought: Sought | None, wanted: Sequence[tuple[str, int]]
 ) -> tuple[list[pa.RecordBatch], list[bytes], list[str]]:
     """The records that shall go, the rejected lines, and where all of them stand."""
     snapshots = [tables.snapshot(ref) for ref in tables.log(name)]
@@ -137,12 +178,10 @@ def _find_rows(
     addresses = {digest: note.address for note in last.files for digest in note.digest.split()}
     rejected: list[bytes] = []
     places: list[str] = []
-    quarantines = {ref.digest: ref for one in snapshots for ref in one.attached}
-    quarantines |= {ref.digest: ref for ref in last.quarantine if tables.intact(ref)}
-    for ref in quarantines.values():
+    for ref in _quarantines(tables, name):
         for row in tables.read(ref).to_pylist():
             addresses.setdefault(row["file"][:32], row["address"])
-            hit = bool(match) and match.encode() in row["raw"]
+            hit = sought is not None and sought.is_in_line(row["raw"])
             # An empty line is one that was withdrawn before.
             if row["raw"] and (hit or _is_wanted(row["file"], row["line"], addresses, wanted)):
                 rejected.append(row["raw"])
@@ -152,7 +191,7 @@ def _find_rows(
         for batch in tables.batches(ref):
             files = batch.column("file").to_pylist()
             numbers = batch.column("line").to_pylist()
-            hits = holding(batch, match).to_pylist() if match else [False] * batch.num_rows
+            hits = holding(batch, sought).to_pylist() if sought else [False] * batch.num_rows
             taken = [
                 i
                 for i, hit in enumerate(hits)
@@ -218,7 +257,7 @@ def _rewrite(
     gone: Sequence[SnapshotRef],
     doomed: Mapping[str, TableRef],
     forgotten: Forgotten,
-    match: str,
+    sought: Sought | None,
 ) -> None:
     """The newest versions without the rows; in the place of older ones, a sentence."""
     cleaned = {digest: _cleaned(tables, ref, forgotten) for digest, ref in doomed.items()}
@@ -232,7 +271,7 @@ def _rewrite(
         kept = {
             place: raw
             for place, raw in mended.items()
-            if not (match and match in raw) and not forgotten.holds_line(raw.encode())
+            if not (sought and sought.is_in(raw)) and not forgotten.holds_line(raw.encode())
         }
         if len(kept) < len(mended):
             keep_mended_rows(tables.root, name, kept)

@@ -9,6 +9,10 @@ Kinds of records, as JSON lines:
 - `tagged`: `{"tokens": [str, ...], "tags": [str, ...]}`, one tag a token
 - `series`: `{"time": str, "value": number, "series": str}`, one observation; `series` may be absent
 
+A label is a text: 1, 1.0, "1" and " 1" are the label 1; "007" and "1.0" are labels of their own.
+Times and names of series are texts in the same way. A number is kept exactly or its row is
+rejected; the digits of a fraction are rounded to 64 bits.
+
 A row that breaks the contract is rejected with its line, a reason and its raw bytes; it never stops
 the others. A block of lines is worked off in columns at a time, and only what does not fit the
 common shape is looked at row by row: `read_utterance` and the `_fault_of_...` functions are the
@@ -28,7 +32,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from .dialogues import Dialogues, _are_sound_dialogues, _dialogues, _fault_of_dialogue
-from .json_lines import _num_strings, _parse, _strings
+from .json_lines import _has_inexact, _num_strings, _parse, _read_exactly, _strings
 from .labelled import Labelled, _fault_of_labelled, _labelled
 from .pairs import Pairs, _are_sound_pairs, _fault_of_pair, _pairs
 from .rows import KINDS, RAW_BYTES, Rejected, _Faults
@@ -53,6 +57,8 @@ REASONS = {
     "unknown_label": "a label that is not among records.labels",
     "unequal_lengths": "not one tag for each token",
     "not_number": "a value that is no finite number",
+    "not_exact": "a number with more digits than can be kept",
+    "not_time": "a time that has no place in the order of time",
 }
 """Why a row is rejected: the code and what it says."""
 
@@ -63,6 +69,7 @@ _OTHER_FILE = {
     ".csv or .txt",
     "not_object": "Write a JSON object a line",
     "unknown_label": "Add its labels to records.labels",
+    "not_time": "Write times in one of these forms, or name their field in records.fields",
 }
 """What to do about a file all of whose rows are rejected, for one reason above all."""
 
@@ -148,6 +155,10 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
     rows, places, faults = _parse(lines)
     num_rows = len(rows) + len(faults)
     names = tuple(config.file_fields.values())
+    if config.kind in ("labelled", "series"):
+        for i, row in enumerate(rows):
+            if type(row) is dict and _has_inexact(row, names, lines[places[i]]):
+                rows[i] = _read_exactly(row, lines[places[i]])
     fault_of, is_sound = _checks(config)
     if not is_sound(rows, names):
         rows, places = _without(rows, places, faults, lambda row, _: fault_of(row, names))

@@ -1,5 +1,7 @@
 """Lines of JSON, parsed in blocks."""
 
+import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +40,45 @@ def _fault_of_line(line: bytes, problem: str, position: int) -> tuple[str, str]:
         return "not_utf8", f"byte {error.start + 1} of the line is not UTF-8"
     # Where lines end with CR alone, a whole file is one line.
     remedy = "; end lines with LF, not with CR alone" if b"\r" in line.rstrip(b"\r") else ""
+    if "infinity" in problem:
+        problem = "a number is beyond 1.8e308, the largest that 64 bits keep,"
     return "not_json", f"{problem} at character {position + 1} of the line{remedy}"
+
+
+_INTEGERS = 2**53
+"""From here on not every whole number is a float of 64 bits."""
+
+
+def _has_inexact(row: dict[str, Any], names: tuple[str, ...], line: bytes) -> bool:
+    """Whether a number that was read for a field may be another one than was written.
+
+    Whole numbers beyond 64 bits are read as the nearest float, and numbers next to 0 as 0.
+    """
+    for name in names:
+        value = row.get(name)
+        if type(value) is not float or 0 < abs(value) < _INTEGERS:
+            continue
+        if value or len(line) > 300 or b"e-" in line.lower():
+            return True
+    return False
+
+
+def _read_exactly(row: dict[str, Any], line: bytes) -> Any:
+    """The row with whole numbers of any length, and NaN for a number that cannot be kept."""
+    try:
+        return json.loads(line, parse_float=_float_or_nan)
+    except RecursionError:  # this reader nests less deeply
+        return {key: math.nan if type(value) is float else value for key, value in row.items()}
+
+
+def _float_or_nan(text: str) -> float:
+    value = float(text)
+    return value if value or _is_zero(text) else math.nan
+
+
+def _is_zero(text: str) -> bool:
+    """Whether a text that is read as 0 is 0."""
+    return not any(c.isdecimal() and int(c) for c in text.lower().partition("e")[0])
 
 
 class _Strings(NamedTuple):

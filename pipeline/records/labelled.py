@@ -1,5 +1,6 @@
 """Texts with a label."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from ..text.normalise import normalise_batch
 from ..text.utf8 import BLANKS, Utf8
+from .json_lines import _INTEGERS
 from .rows import _TYPES, _groups, _missing
 from .texts import _fault_of_text
 
@@ -36,8 +38,14 @@ def _label_of(value: Any, labels: tuple[str, ...]) -> str:
     return label
 
 
-def _is_label(value: Any) -> bool:
-    return type(value) in (str, int, bool) or (type(value) is float and value.is_integer())
+def _fault_of_label(value: Any, name: str) -> tuple[str, str] | None:
+    if type(value) in (str, int, bool):
+        return None
+    if type(value) is not float or not (value.is_integer() or math.isnan(value)):
+        return "wrong_type", f"{name!r} is {_TYPES[type(value)]}, not a string or a whole number"
+    if not abs(value) < _INTEGERS:
+        return "not_exact", f"{name!r} is a number whose digits cannot all be kept: write a string"
+    return None
 
 
 def _fault_of_labelled(
@@ -49,9 +57,8 @@ def _fault_of_labelled(
     name = names[1]
     if name not in row:
         return "missing_key", _missing(name, row)
-    if not _is_label(row[name]):
-        kind = _TYPES[type(row[name])]
-        return "wrong_type", f"{name!r} is {kind}, not a string or a whole number"
+    if (fault := _fault_of_label(row[name], name)) is not None:
+        return fault
     label = _label_of(row[name], labels)
     if not label:
         return "empty_label", f"{name!r} is empty"

@@ -231,6 +231,35 @@ def merged_words(
     return ordered.column("word").to_pylist(), ordered.column("count_sum").to_numpy()
 
 
+def contradicting_labels(
+    tables: Tables, refs: Sequence[TableRef], num_examples: int
+) -> tuple[int, int, list[tuple[str, list[tuple[str, int]]]]]:
+    """Texts of labelled records that have more than one label.
+
+    Returns:
+        How many distinct texts, by their groups; how many rows have one of them; and examples: a
+        text and its labels with how often each occurs, the texts of most rows first.
+    """
+    groups: dict[str, dict[str, int]] = {}
+    rows = pa.concat_tables(
+        pa.Table.from_batches(tables.batches(ref, ["group", "label"])) for ref in refs
+    )
+    counted = rows.group_by(["group", "label"]).aggregate([([], "count_all")])
+    several = counted.group_by("group").aggregate([([], "count_all")])
+    wanted = several.filter(pc.greater(several["count_all"], 1))["group"]
+    for row in counted.filter(pc.is_in(counted["group"], value_set=wanted)).to_pylist():
+        groups.setdefault(row["group"], {})[row["label"]] = row["count_all"]
+    order = sorted(groups, key=lambda group: (-sum(groups[group].values()), group))
+    shown = dict.fromkeys(order[:num_examples], "")
+    for ref in refs if shown else ():
+        for batch in tables.batches(ref, ["group", "text"]):
+            found = batch.filter(pc.is_in(batch["group"], value_set=pa.array(list(shown))))
+            for row in found.to_pylist():
+                shown[row["group"]] = shown[row["group"]] or row["text"]
+    examples = [(text, sorted(groups[group].items())) for group, text in shown.items()]
+    return len(groups), sum(sum(each.values()) for each in groups.values()), examples
+
+
 def statistics_table(statistics: Mapping[str, npt.NDArray[np.float64]]) -> pa.Table:
     """What scores are made of, row by row: a column of lists ``[N, S]`` for each metric."""
     columns = {}

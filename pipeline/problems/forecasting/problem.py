@@ -18,6 +18,7 @@ from ...errors import InputError
 from ...networks.recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ...networks.regularisation import FeatureDropout
 from ...networks.variants import Baseline
+from ...series import FILLS
 from ..batches import NOWHERE, Batch, Batches, Examples
 from ..models import EstimatedModel, Model
 from ..problem import Problem, refuse_attention
@@ -35,9 +36,13 @@ class Forecasting(Problem):
             the last value, ``period`` from that of a season ago (Box and Jenkins 1970), 0 as they
             are.
         log: learn logarithms, where changes are shares of the value; all values must be above 0.
+        fill: what stands in a window for steps that are missing in a series: "none" (no window runs
+            across a gap), "previous" (the value before the gap) or "linear" (a line from the value
+            before the gap to the one after it). What is filled is never forecast or scored.
 
     Raises:
-        InputError: for a number outside its range, or a difference beyond the window.
+        InputError: for a number outside its range, a difference beyond the window, or a fill that
+            there is not.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("series",)
@@ -56,6 +61,7 @@ class Forecasting(Problem):
     horizon: int = 12
     difference: int = 0
     log: bool = False
+    fill: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("window", "period", "horizon"):
@@ -66,6 +72,8 @@ class Forecasting(Problem):
                 f"problem.difference is {self.difference}: it must be from 0 to "
                 f"problem.window ({self.window})"
             )
+        if self.fill not in FILLS:
+            raise InputError(f"unknown problem.fill {self.fill!r}: choose from {', '.join(FILLS)}")
 
     def check_recurrent(self, variant: Variant) -> None:
         refuse_attention(self.name, variant)
@@ -95,11 +103,11 @@ class Forecasting(Problem):
         self, baseline: Baseline, vocabulary_sizes: Sequence[int]
     ) -> "RepeatingForecaster | LinearForecaster":
         if baseline.kind == "autoregression":
-            return LinearForecaster(baseline.order, self.difference, self.log)
+            return LinearForecaster(baseline.order, self.difference, self.log, self.fill)
         return RepeatingForecaster(baseline.order)
 
     def usable(self, examples: Examples, *, training: bool) -> NDArray[np.bool_]:
-        if self.log and len(examples.inputs.values) and float(examples.inputs.values.min()) <= 0:
+        if self.log and (examples.inputs.values.astype(np.float64) <= 0).any():
             raise InputError("problem.log needs values above 0, and there are others: set it false")
         rows, _ = self._targets(examples)
         return np.bincount(rows, minlength=len(examples.inputs)) > 0
@@ -115,44 +123,88 @@ class Forecasting(Problem):
         return SeriesBatches(examples, *self._targets(examples), self.window, batch_size)
 
     def _targets(self, examples: Examples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which values a whole window stands before: their series, and where in the series."""
+        """Which values a whole window stands before: their series, and where in the series.
+
+        A window with a gap in it is not whole.
+        """
         assert examples.targets is not None
         sizes = examples.targets.lengths
         rows = np.repeat(np.arange(len(sizes)), sizes)
         steps = examples.inputs.lengths[rows] - (np.cumsum(sizes)[rows] - np.arange(len(rows)))
-        whole = steps >= self.window
-        return rows[whole], steps[whole]
+        chosen = (steps >= self.window) & self._can_be_forecast(examples)
+        places = examples.inputs.offsets[rows] + steps
+        # Gaps before each place: as many as before the window means that none is in it.
+        gaps = np.concatenate(([0], np.cumsum(np.isnan(examples.inputs.values))))
+        chosen[chosen] = gaps[places[chosen]] == gaps[places[chosen] - self.window]
+        return rows[chosen], steps[chosen]
+
+    def _can_be_forecast(self, examples: Examples) -> NDArray[np.bool_]:
+        """Which values of a split are targets, ``[M]``: those that were observed.
+
+        The value at the end of a line is none: it can be read off the line.
+        """
+        assert examples.targets is not None
+        values = examples.targets.values[examples.targets.positions].astype(np.float64)
+        observed: NDArray[np.bool_] = np.isfinite(values)
+        if self.fill != "linear" or not len(observed):
+            return observed
+        # The value before a split is always observed.
+        before: NDArray[np.bool_] = np.append(True, observed[:-1])
+        sizes = examples.targets.lengths
+        before[(np.cumsum(sizes) - sizes)[sizes > 0]] = True
+        observed &= before
+        return observed
 
     def recursive_forecasts(
         self, model: "Forecaster", examples: Examples, device: torch.device
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Forecasts up to ``horizon`` steps ahead, each fed back as the last value.
 
-        The split's values are cut into stretches of ``horizon``; what stands before a stretch is
-        known, what stands in it is not.
+        The split's values are cut into stretches of ``horizon``, anew after every gap; what stands
+        before a stretch is known, what stands in it is not.
 
         Returns:
             A forecast of every value of the split, ``[M]``, not a number where none could be made;
             and how many steps ahead of what is known each stands, from 1.
         """
         assert examples.targets is not None
+        rows, steps = self._targets(examples)
         sizes = examples.targets.lengths
         offsets = np.cumsum(sizes) - sizes
-        forecasts = np.full(int(sizes.sum()), np.nan)
-        ahead = (np.arange(len(forecasts)) - np.repeat(offsets, sizes)) % self.horizon + 1
-        for row, size in enumerate(sizes.tolist()):
-            known = len(examples.inputs[row]) - size
-            starts = np.arange(0, size, self.horizon)
-            starts = starts[known + starts >= self.window]
-            if not len(starts):
-                continue
-            places = known + starts + np.arange(-self.window, 0)[:, None]
-            windows = torch.from_numpy(examples.inputs[row][places].astype(np.float64))
-            found = forecast(model, windows.to(device), self.horizon).cpu().numpy()
-            for start, values in zip(starts.tolist(), found.T, strict=True):
-                stop = min(start + self.horizon, size)
-                forecasts[offsets[row] + start : offsets[row] + stop] = values[: stop - start]
+        targets = self._can_be_forecast(examples)
+        ahead = _steps_ahead(targets, offsets[sizes > 0], self.horizon)
+        forecasts = np.full(len(targets), np.nan)
+        known = examples.inputs.lengths - sizes
+        places = offsets[rows] + steps - known[rows]
+        begins = ahead[places] == 1
+        if begins.any():
+            ends = examples.inputs.offsets[rows] + steps
+            windows = examples.inputs.values[ends[begins] + np.arange(-self.window, 0)[:, None]]
+            ready = torch.from_numpy(windows.astype(np.float64)).to(device)
+            found = forecast(model, ready, self.horizon).cpu().numpy()
+            stretch = np.cumsum(ahead == 1) - 1
+            column = np.full(stretch[-1] + 1, -1)
+            column[stretch[places[begins]]] = np.arange(begins.sum())
+            made = column[stretch] >= 0
+            forecasts[made] = found[ahead[made] - 1, column[stretch[made]]]
         return forecasts, ahead
+
+
+def _steps_ahead(
+    targets: NDArray[np.bool_], begins: NDArray[np.int64], horizon: int
+) -> NDArray[np.int64]:
+    """How many steps ahead of what is known each value stands, from 1 to ``horizon``: ``[M]``.
+
+    A count begins with each series, which ``begins`` says, after what is no target, and after
+    ``horizon``.
+    """
+    first = ~targets | np.append(True, ~targets[:-1])[: len(targets)]
+    first[begins] = True
+    places = np.arange(len(targets))
+    ahead: NDArray[np.int64] = (
+        places - np.maximum.accumulate(np.where(first, places, 0))
+    ) % horizon + 1
+    return ahead
 
 
 class SeriesBatches(Batches):
@@ -244,6 +296,7 @@ class RecurrentForecaster(Forecaster):
 
     def prepare(self, examples: Examples) -> None:
         values = torch.from_numpy(examples.inputs.values[examples.inputs.positions])
+        values = values[values.isfinite()]
         values = values.log() if self.log else values
         self.mean.copy_(values.mean())
         deviation = values.std(correction=0)
@@ -287,14 +340,14 @@ class RepeatingForecaster(Forecaster, EstimatedModel):
 class LinearForecaster(Forecaster, EstimatedModel):
     """An autoregression of what the networks learn too: of logarithms and changes where so set."""
 
-    def __init__(self, order: int, difference: int, log: bool) -> None:
+    def __init__(self, order: int, difference: int, log: bool, fill: str) -> None:
         super().__init__()
-        self.difference, self.log = difference, log
+        self.difference, self.log, self.fill = difference, log, fill
         self.model = Autoregression(order)
 
     def estimate(self, examples: Examples) -> None:
         """From every value of the split that has as many before it as it takes to forecast it."""
-        problem = Forecasting(window=max(self.model.order, self.difference))
+        problem = Forecasting(window=max(self.model.order, self.difference), fill=self.fill)
         (batch,) = problem.scoring_batches(examples, len(examples.inputs.values))
         windows, values = (
             each.log() if self.log else each for each in (batch.inputs[0], batch.targets)

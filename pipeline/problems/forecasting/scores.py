@@ -27,7 +27,7 @@ def score_forecasts(problem: Forecasting, predictor: Predictor, examples: Exampl
     if not np.isfinite(one_step).any():
         raise InputError(
             f"forecasting has nothing to score: no value of the split has {problem.window} values "
-            f"before it; add data, or lower problem.window"
+            f"before it without a gap; add data, lower problem.window, or set problem.fill"
         )
 
     def summed(errors: NDArray[np.float64]) -> Statistics:
