@@ -42,6 +42,7 @@ from pipeline.records.tagged import Tagged
 from warehouse.errors import StorageError
 from warehouse.forgotten import Forgotten
 from warehouse.ingests import (
+    FileNote,
     LastIngest,
     SourceChanges,
     _notes,
@@ -52,12 +53,14 @@ from warehouse.ingests import (
 )
 from warehouse.sources.files import SourceFile, printable
 from warehouse.sources.sources import blocks, find_sources
+from warehouse.tables.columns import strings_array
 from warehouse.tables.handles import TableRef
 from warehouse.tables.record_schemas import (
     DIALOGUES,
     LABELLED,
     PAIRS,
     QUARANTINE,
+    ROW_TIME,
     SERIES,
     TAGGED,
     dialogues_batch,
@@ -77,6 +80,8 @@ SCHEMAS = {
     "tagged": TAGGED,
     "series": SERIES,
 }
+
+SCHEMAS_WITH_TIMES = {kind: schema.append(ROW_TIME) for kind, schema in SCHEMAS.items()}
 
 LARGE_BYTES = 8 << 20
 """Pieces of at least this size are read several at a time."""
@@ -103,10 +108,13 @@ class IngestReport(BaseModel, frozen=True):
     """What an ingest brought in: the snapshot, its tables, and what was left out and why.
 
     `remarks` are sentences on what is unusual in the times of series.
+    `files` are the beginnings of the digests of the files, or of pieces of them, in the order in
+    which they were given: the order of time, whatever the order of the tables.
     """
 
     snapshot: SnapshotRef
     shards: tuple[TableRef, ...]
+    files: tuple[str, ...] = ()
     num_accepted: int
     num_rejected: int
     rejected_by_reason: dict[str, int]
@@ -147,7 +155,7 @@ def ingest_sources(
 
     Files of equal content count once. The tables come in the order of their digests, which is the
     same wherever the content is; only kinds whose rows mean something in their order have them in
-    the order of the files.
+    the order of the files. A chronological split orders rows by the files themselves.
 
     Raises:
         StorageError: a source is missing, empty, damaged or not UTF-8.
@@ -180,8 +188,10 @@ def ingest_sources(
             remarks = series_remarks(steps, shards, addresses)
         num_dropped = sum(report.num_dropped_utterances for _, report in reports)
         num_withdrawn = sum(report.num_withdrawn for _, report in reports)
+        files = _file_order(notes, records.kind)
         meta = {
             "kind": records.kind,
+            "files": files,
             "sources": list(dict.fromkeys(source.address for source, _ in reports)),
             "rejected_by_reason": dict(reasons),
             "num_dropped_utterances": num_dropped,
@@ -196,6 +206,7 @@ def ingest_sources(
     return IngestReport(
         snapshot=snapshot,
         shards=tuple(shards),
+        files=tuple(files),
         num_accepted=num_accepted,
         num_rejected=reasons.total(),
         rejected_by_reason=dict(reasons),
@@ -211,7 +222,8 @@ def ingest_sources(
 def ingested_snapshot(steps: Steps, name: str, beginning: str) -> IngestReport:
     """What was ingested as the snapshot of `name` whose id begins so; no source is read.
 
-    The tables are those of the ingest, in its order.
+    The tables are those of the ingest, in its order; the files of the newest snapshot are in the
+    order in which they were given last.
 
     Raises:
         StorageError: there is no such snapshot, its rows were withdrawn, or a table is gone.
@@ -226,9 +238,15 @@ def ingested_snapshot(steps: Steps, name: str, beginning: str) -> IngestReport:
                 f" run tidemill ingest {name} on the sources of that time."
             )
     reasons = snapshot.meta.get("rejected_by_reason", {})
+    files = snapshot.meta.get("files", [])
+    head = tables.head(name)
+    if head is not None and head.id == ref.id:
+        notes = last_ingest(steps.root, name).files
+        files = _file_order(notes, snapshot.meta.get("kind", "")) or files
     return IngestReport(
         snapshot=ref,
         shards=tuple(_in_order(snapshot)),
+        files=tuple(files),
         num_accepted=ref.num_rows,
         num_rejected=sum(reasons.values()),
         rejected_by_reason=reasons,
@@ -289,11 +307,11 @@ def ingest_file(root: str, source: SourceFile, records: RecordsConfig) -> FileRe
     """
     tables = Tables(root)
     forgotten = Forgotten(root)
-    columns = list(records.file_fields.values())
+    columns = [*records.file_fields.values(), *filter(None, [records.time_field])]
     reasons: Counter[str] = Counter()
     num_dropped = num_withdrawn = 0
     example = ""
-    with tables.writer(SCHEMAS[records.kind]) as accepted, tables.writer(QUARANTINE) as rejected:
+    with tables.writer(_schema_of(records)) as accepted, tables.writer(QUARANTINE) as rejected:
         for text, first_line in blocks(source, columns):
             block = read_block(text, first_line, records)
             num_withdrawn += _store(block, source, forgotten, accepted, rejected)
@@ -322,7 +340,7 @@ def _store(
     rejected: TableWriter,
 ) -> int:
     """Write what a block holds; returns how many of its rows were withdrawn."""
-    batch = _batch(source.digest, block.records)
+    batch = _batch(source.digest, block)
     kept = forgotten.without(batch)
     accepted.append(kept)
     if block.rejected:
@@ -334,7 +352,18 @@ def _store(
     return int(batch.num_rows - kept.num_rows)
 
 
-def _batch(file: str, records: Records) -> Any:
+def _schema_of(records: RecordsConfig) -> Any:
+    return (SCHEMAS_WITH_TIMES if records.time_field else SCHEMAS)[records.kind]
+
+
+def _batch(file: str, block: Block) -> Any:
+    batch = _batch_of(file, block.records)
+    if block.times is None:
+        return batch
+    return batch.append_column(ROW_TIME, strings_array(block.times))
+
+
+def _batch_of(file: str, records: Records) -> Any:
     match records:
         case Dialogues():
             return dialogues_batch(
@@ -399,7 +428,7 @@ def _with_mended_rows(
     forgotten = Forgotten(tables.root)
     files = {file for file, _ in mended}
     changed: _Reports = []
-    with tables.writer(SCHEMAS[records.kind]) as accepted:
+    with tables.writer(_schema_of(records)) as accepted:
         for source, report in reports:
             if report.quarantine is None or source.digest not in files:
                 changed.append((source, report))
@@ -412,7 +441,7 @@ def _with_mended_rows(
                 if block is None or block.rejected or not block.num_rows:
                     left.append(row)
                 else:
-                    accepted.append(forgotten.without(_batch(row["file"], block.records)))
+                    accepted.append(forgotten.without(_batch(row["file"], block)))
             if len(left) < num_before:
                 report = _less_rejected(tables, report, left)
             changed.append((source, report))
@@ -487,3 +516,14 @@ def _in_order(snapshot: Snapshot) -> list[TableRef]:
 def _head(tables: Tables, name: str) -> Snapshot | None:
     log = tables.log(name)
     return tables.snapshot(log[-1]) if log else None
+
+
+def _file_order(notes: Sequence[FileNote], kind: str) -> list[str]:
+    """The digests of files and pieces as notes have them, in the order of time, each once.
+
+    Of equal files the first counts; of series the last, since what is read later is a correction.
+    """
+    given = [digest for note in notes for digest in note.digest.split()]
+    if kind == "series":
+        return list(dict.fromkeys(reversed(given)))[::-1]
+    return list(dict.fromkeys(given))

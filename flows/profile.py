@@ -102,7 +102,16 @@ def profile(
     steps = Steps(warehouse_root(warehouse))
     ingested = _ingested(steps, name, kind, snapshot)
     if columns:
-        cut = cut_and_divide(steps, ingested.shards, kind, columns, texts, splits, vocabulary)
+        cut = cut_and_divide(
+            steps,
+            ingested.shards,
+            kind,
+            columns,
+            texts,
+            splits,
+            vocabulary,
+            files=ingested.files,
+        )
         made = profile_snapshot(steps, ingested, kind, columns, texts, cut)
     else:
         divided = steps.run(
@@ -110,6 +119,7 @@ def profile(
             shards=ingested.shards,
             splits=splits,
             period=period,
+            files=ingested.files,
         )
         made = profile_series(steps, ingested, divided)
     page = steps.root / made.page.path

@@ -344,6 +344,7 @@ def _prepare(
             splits=recipe.splits,
             period=problem.period,
             fill=problem.fill,
+            files=ingested.files,
         )
         usable = steps.run(count_usable, problem=problem, ids=divided.tables)
         profile = profile_series(steps, ingested, divided)
@@ -358,6 +359,7 @@ def _prepare(
         recipe.splits,
         recipe.vocabulary,
         start.checkpoint if start else None,
+        ingested.files,
     )
     ids: dict[str, TableRef] = {
         split: steps.run(
@@ -384,6 +386,7 @@ def _prepare(
             recipe.splits,
             rehearsal,
             recipe.training.seed,
+            before.files,
         )
         ids["train"] = rehearsed.ids
     usable = steps.run(count_usable, problem=problem, ids=ids)

@@ -29,12 +29,15 @@ def evaluate(
     texts: Sequence[str],
     references: Sequence[str],
     config: EvaluationConfig,
+    tags: Sequence[Sequence[str]] = (),
 ) -> Scores:
     """Score a model on one split.
 
     Args:
         texts: the split's rows as text: what is read, ``[N]``.
         references: the target side as text, ``[N]``; empty without pairs.
+        tags: of tagged texts the tags of each as they are written, ``[N]``, so that a tag without
+            an id counts as it is; empty elsewhere.
 
     Raises:
         InputError: where the split holds nothing to score.
@@ -49,7 +52,7 @@ def evaluate(
             f"{problem.name} has nothing to score: no row of the split is long enough; add data"
         )
     if isinstance(problem, Classification | Tagging):
-        return score_labels(predictor, examples, scored, texts, config)
+        return score_labels(predictor, examples, scored, texts, tags, config)
     statistics = token_statistics(scored, examples)
     metrics: dict[str, float] = {}
     signatures: dict[str, str] = {}

@@ -4,13 +4,18 @@ Every metric is a function of a few statistics that add up over rows (nats and t
 tokens; matched n-grams, n-grams and lengths). So a score of a split, of a resampled split and of
 two splits together come from the same code, and champions are compared by paired bootstrap.
 
-Shape letters: ``N`` rows of a split, ``S`` statistics of a metric.
+A score that its rows do not define (no target, no entity, no reference) is NaN. It stands behind
+all others in a ranking and wins no comparison.
+
+Shape letters: ``N`` rows of a split, ``S`` statistics of a metric, ``R`` resampled splits.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,59 +33,75 @@ class Metric:
         name: as it stands behind ``valid/`` and ``test/``.
         statistics: what the columns of a row's statistics are.
         greater_is_better: which of two values wins.
-        value: from summed statistics ``[S]`` to the score.
+        value: from summed statistics ``[..., S]`` to scores ``[...]``, NaN where undefined.
     """
 
     name: str
     statistics: tuple[str, ...]
     greater_is_better: bool
-    value: Callable[[Statistics], float]
+    value: Callable[[Statistics], Statistics]
 
     def score(self, statistics: Statistics) -> float:
-        """The score of rows with ``statistics [N, S]``."""
-        return self.value(statistics.sum(axis=0))
+        """The score of rows with ``statistics [N, S]``; NaN where it is undefined."""
+        return float(self.value(statistics.sum(axis=0)))
+
+    def rank_key(self, score: float) -> tuple[bool, float]:
+        """Sorts scores from best to worst; undefined ones come last."""
+        if math.isnan(score):
+            return True, 0.0
+        return False, -score if self.greater_is_better else score
 
 
-def _perplexity(sums: Statistics) -> float:
-    nats, tokens = sums
+def _ratio(dividend: Statistics, divisor: Statistics) -> Statistics:
+    """The quotient, NaN where the divisor is 0."""
+    quotient: Statistics = np.full(np.shape(divisor), np.nan)
+    np.divide(dividend, divisor, out=quotient, where=divisor != 0)
+    return quotient
+
+
+def _perplexity(sums: Statistics) -> Statistics:
     # A diverged model shall not turn a leaderboard into infinities.
-    return math.exp(min(nats / tokens, 700.0)) if tokens else math.nan
+    return np.exp(np.minimum(_rate(sums), 700.0))
 
 
-def _bits_per_character(sums: Statistics) -> float:
-    nats, characters = sums
-    return float(nats / math.log(2) / characters) if characters else math.nan
+def _bits_per_character(sums: Statistics) -> Statistics:
+    return _rate(sums) / math.log(2)
 
 
-def _rate(sums: Statistics) -> float:
-    hits, total = sums
-    return float(hits / total) if total else math.nan
+def _rate(sums: Statistics) -> Statistics:
+    return _ratio(sums[..., 0], sums[..., 1])
 
 
-def _bleu(sums: Statistics) -> float:
+def _bleu(sums: Statistics) -> Statistics:
+    scores = [_bleu_of_one(row) for row in sums.reshape(-1, len(BLEU_STATISTICS))]
+    return np.array(scores).reshape(sums.shape[:-1])
+
+
+def _bleu_of_one(sums: Statistics) -> float:
     hypothesis, reference, *ngrams = (int(value) for value in sums)
-    correct, total = ngrams[0::2], ngrams[1::2]
-    if not hypothesis or not reference:
+    if not reference:
+        return math.nan
+    if not hypothesis:
         return 0.0
+    correct, total = ngrams[0::2], ngrams[1::2]
     return float(
         BLEU.compute_bleu(correct, total, hypothesis, reference, smooth_method="exp").score
     )
 
 
-def _macro_f1(sums: Statistics) -> float:
-    hits, given, wanted = sums.reshape(3, -1)
-    there = given + wanted > 0
-    return float((2 * hits[there] / (given + wanted)[there]).mean()) if there.any() else math.nan
+def _macro_f1(sums: Statistics) -> Statistics:
+    blocks = sums.reshape(*sums.shape[:-1], 3, -1)
+    scores = _f1(np.moveaxis(blocks, -2, -1))
+    there = ~np.isnan(scores)
+    return _ratio(np.where(there, scores, 0.0).sum(-1), there.sum(-1))
 
 
-def _f1(sums: Statistics) -> float:
-    hits, given, wanted = sums
-    return float(2 * hits / (given + wanted)) if given + wanted else math.nan
+def _f1(sums: Statistics) -> Statistics:
+    return _ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
 
-def _root_of_mean(sums: Statistics) -> float:
-    squares, total = sums
-    return math.sqrt(squares / total) if total else math.nan
+def _root_of_mean(sums: Statistics) -> Statistics:
+    return np.sqrt(_rate(sums))
 
 
 BLEU_STATISTICS = (
@@ -133,10 +154,10 @@ def bleu_statistics(
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, str]:
-    """Corpus chrF, 0 to 100 (Popovic 2015), and sacrebleu's signature."""
+    """Corpus chrF, 0 to 100 (Popovic 2015), and sacrebleu's signature; NaN without a reference."""
     scorer = CHRF()
-    score = scorer.corpus_score(list(hypotheses), [list(references)])
-    return float(score.score), str(scorer.get_signature())
+    score = scorer.corpus_score(list(hypotheses) or [""], [list(references) or [""]])
+    return float(score.score) if any(references) else math.nan, str(scorer.get_signature())
 
 
 def macro_f1_statistics(
@@ -161,40 +182,68 @@ def macro_f1_statistics(
     return counts.transpose(1, 0, 2).reshape(shape[0], -1)
 
 
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+TagScheme = Literal["prefixes", "spans", "tokens"]
+"""How tags say where an entity begins and ends; see :func:`tag_scheme`."""
+
+_PREFIXED = re.compile(r"[BIESMUL](-.*)?", re.DOTALL)
+
+
+def tag_scheme(labels: Iterable[str]) -> TagScheme:
+    """How the tags of a label set mark entities, decided once from all tags of the training split.
+
+    - ``prefixes``: most tags other than ``O`` are ``B-PER``, ``I-PER`` and the like (IO, IOB1,
+      IOB2, IOE1, IOE2, IOBES, BMES, BILOU), or the letters alone. Also where ``O`` is the only tag.
+    - ``spans``: tags without prefixes beside ``O``; a run of equal tags is one entity.
+    - ``tokens``: tags without prefixes and without ``O`` (parts of speech); every token is an
+      entity of its own, so that F1 is the share of right tags.
+    """
+    distinct = set(labels)
+    kinds = distinct - {"O"}
+    num_prefixed = sum(_PREFIXED.fullmatch(tag) is not None for tag in kinds)
+    if 2 * num_prefixed > len(kinds) or not kinds:
+        return "prefixes"
+    return "spans" if "O" in distinct else "tokens"
+
+
+def entities(tags: Sequence[str], scheme: TagScheme) -> set[tuple[str, int, int]]:
     """The entities of a tagged text: kind, first token, last token.
 
-    Tags are read as seqeval and conlleval read them (Tjong Kim Sang and De Meulder 2003): ``B-``
-    begins an entity, ``I-`` goes on with one of its kind or begins one, ``E-`` ends one, ``S-`` and
-    ``U-`` are one of one token, ``O`` is none. Of tags without such prefixes (parts of speech)
-    every token is an entity of its own, so that F1 is then the share of right tags.
+    Prefixes are read as conlleval and seqeval's default mode read them (Tjong Kim Sang and De
+    Meulder 2003), not strictly: ``B-`` begins an entity, ``I-`` and ``M-`` continue one of their
+    kind or begin one, ``E-`` and ``L-`` do so and end it, ``S-`` and ``U-`` are one of one token,
+    ``O`` is none. A tag without a prefix in such a label set is read as if it had ``I-``.
     """
-    if not all(tag == "O" or tag[:2] in _PREFIXES for tag in tags):
+    if scheme == "tokens":
         return {(tag, place, place) for place, tag in enumerate(tags)}
     found = set()
     kind, first, before = "", 0, "O"
     for place, tag in enumerate([*tags, "O"]):
-        prefix, this = (tag[0], tag[2:]) if tag != "O" else ("O", "")
-        goes_on = kind and this == kind and prefix in "IEML" and before not in "ESUL"
-        if kind and not goes_on:
+        prefix, this = tag[:1], tag
+        if tag != "O":
+            if scheme == "prefixes" and _PREFIXED.fullmatch(tag):
+                this = tag[2:] or "_"
+            else:
+                prefix = "I"
+        ends = tag == "O" or this != kind or prefix in "BSU" or before in "ESUL"
+        if ends and before != "O":
             found.add((kind, first, place - 1))
-            kind = ""
-        if this and not kind:
+        if ends:
             kind, first = this, place
         before = prefix
     return found
 
 
-_PREFIXES = ("B-", "I-", "E-", "S-", "M-", "U-", "L-")
-
-
 def entity_statistics(
-    given: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]]
+    given: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]], scheme: TagScheme
 ) -> Statistics:
-    """Each text's hits, given and wanted entities, ``[N, 3]``."""
+    """Each text's hits, given and wanted entities, ``[N, 3]``.
+
+    ``wanted`` holds the tags as they were written. A tag that training did not have marks an entity
+    like any other: one that is missed.
+    """
     rows = np.zeros((len(wanted), 3))
     for row, sides in enumerate(zip(given, wanted, strict=True)):
-        ours, theirs = map(entities, sides)
+        ours, theirs = (entities(tags, scheme) for tags in sides)
         rows[row] = len(ours & theirs), len(ours), len(theirs)
     return rows
 
@@ -215,13 +264,22 @@ def textbook_bleu(hypothesis: Sequence[str], reference: Sequence[str], k: int = 
     return score
 
 
+MIN_RESAMPLES = 1000
+"""Resampled splits of a comparison, at least."""
+RESAMPLES_BELOW_BAR = 20
+"""How many lost resamples a challenger may have and still win: so fine is a p-value at its bar."""
+_RESAMPLED_ROWS = 1 << 18
+"""Rows that are drawn at once, over all resampled splits of a chunk: bounds memory."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A challenger against a champion on the same rows.
 
     Attributes:
-        challenger, champion: their scores.
+        challenger, champion: their scores; NaN where undefined.
         p_value: share of resampled splits in which the challenger is not better.
+        bar: the largest p-value with which the challenger wins.
     """
 
     metric: str
@@ -229,6 +287,12 @@ class Comparison:
     champion: float
     p_value: float
     num_rows: int
+    bar: float
+
+    @property
+    def challenger_wins(self) -> bool:
+        """Whether the challenger is better by more than luck."""
+        return self.p_value <= self.bar
 
 
 def paired_bootstrap(
@@ -236,27 +300,42 @@ def paired_bootstrap(
     challenger: Statistics,
     champion: Statistics,
     *,
-    num_samples: int = 1000,
+    bar: float = 0.05,
     seed: int = 0,
 ) -> Comparison:
     """Compare two systems by resampling the rows that both were scored on (Koehn 2004).
 
+    The smallest p-value of ``R`` resampled splits is ``1 / (R + 1)``, so their number follows from
+    the bar. Beyond ``MIN_RESAMPLES`` it ends where so many are lost that the rest cannot change the
+    verdict (Besag and Clifford 1991). A resampled split in which either score is undefined counts
+    as lost.
+
     Args:
         challenger, champion: statistics ``[N, S]`` of the same rows in the same order; each may
             know labels of its own.
+        bar: the largest p-value with which the challenger wins, above 0: the level of significance,
+            divided by the number of challengers of which this one is the best.
     """
     assert len(challenger) == len(champion)
     num_rows = len(challenger)
+    most = max(MIN_RESAMPLES, math.ceil(RESAMPLES_BELOW_BAR / bar))
+    num_at_once = max(1, _RESAMPLED_ROWS // max(num_rows, 1))
     generator = np.random.default_rng(seed)
-    lost = 0
-    for _ in range(num_samples):
-        times = np.bincount(generator.integers(num_rows, size=num_rows), minlength=num_rows)
+    num_drawn = num_lost = 0
+    while num_drawn < MIN_RESAMPLES or (num_drawn < most and num_lost + 1 <= bar * (most + 1)):
+        shape = (min(num_at_once, most - num_drawn), num_rows)
+        drawn = generator.integers(max(num_rows, 1), size=shape)
+        drawn += np.arange(shape[0])[:, None] * num_rows
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(shape).astype(np.float64)
         ours, theirs = metric.value(times @ challenger), metric.value(times @ champion)
-        lost += not (ours > theirs if metric.greater_is_better else ours < theirs)
+        won = ours > theirs if metric.greater_is_better else ours < theirs
+        num_lost += int(np.count_nonzero(~won))
+        num_drawn += shape[0]
     return Comparison(
         metric.name,
         metric.score(challenger),
         metric.score(champion),
-        (lost + 1) / (num_samples + 1),
+        (num_lost + 1) / (num_drawn + 1),
         num_rows,
+        bar,
     )

@@ -26,7 +26,8 @@ from warehouse.errors import StorageError
 
 _FORMAT = 1
 _NO_GROUP = ""
-_ABOUT_THE_ROW = frozenset({"file", "group", "topic"})  # columns of text that are not the row's own
+_ABOUT_THE_ROW = frozenset({"file", "group", "topic", "row_time"})
+"""Columns of text that are not the row's own."""
 
 
 class Forgotten:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from warehouse.durable import permitted, replace_file
 from warehouse.errors import StorageError
 from warehouse.sources.files import SourceFile
+from warehouse.tables.example_schemas import FILE_DIGITS
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import checked_name
 
@@ -105,7 +106,7 @@ def _notes(found: Iterable[SourceFile]) -> tuple[FileNote, ...]:
     return tuple(
         FileNote(
             address=address,
-            digest=" ".join(source.digest[:32] for source in each),
+            digest=" ".join(source.digest[:FILE_DIGITS] for source in each),
             num_bytes=sum(source.num_bytes for source in each),
         )
         for address, each in pieces.items()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prefect import Flow
 
     from flows.ingest import IngestReport
-    from warehouse.registry import Registry
+    from warehouse.registry import Registry, VersionInfo
 
 OK, FAILED = 0, 1
 
@@ -564,13 +564,21 @@ def _leaderboard_rows(registry: "Registry", name: str) -> list[dict[str, Any]]:
             "version": each.version,
             "variant": each.variant,
             "champion": each.champion,
-            "metrics": each.metrics,
+            "metrics": _scores_of(each),
             "reason": each.tags.get("promotion_reason", ""),
             "unit": each.params.get("text.unit", ""),
             "snapshot": each.tags.get("snapshot", "")[:12],
         }
         for each in registry.versions(name)
     ]
+
+
+def _scores_of(version: "VersionInfo") -> dict[str, float | None]:
+    """The scores of a version by name; None for those that are undefined."""
+    from flows.publish.version import UNDEFINED_TAG
+
+    undefined = version.tags.get(UNDEFINED_TAG, "").split(", ")
+    return {name: None for name in undefined if name} | version.metrics
 
 
 def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
@@ -580,7 +588,8 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     and what the last retraining came to, which may have left the champion where it was.
     """
     versions = registry.versions(name)
-    scores = sorted({key for each in versions for key in each.metrics if key.startswith("test/")})
+    found = {each.version: _scores_of(each) for each in versions}
+    scores = sorted({key for each in found.values() for key in each if key.startswith("test/")})
     shown = [*scores, "size/parameters", "speed/training_seconds"]
     titles = [*(key.removeprefix("test/") for key in scores), "parameters", "seconds"]
     origins = {
@@ -598,7 +607,12 @@ def _print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
                 str(each.version),
                 each.variant,
                 "champion" if each.champion else "",
-                *(short_number(each.metrics.get(key)) for key in shown),
+                *(
+                    "undefined"
+                    if key in found[each.version] and found[each.version][key] is None
+                    else short_number(found[each.version].get(key))
+                    for key in shown
+                ),
                 each.tags.get("snapshot", "")[:8],
             )
             for each in versions

@@ -33,6 +33,7 @@ from pipeline.splits.division import (
     divide_in_order,
     divide_pairs,
     divide_texts,
+    order_of_arrival,
     pair_documents,
     rehearsed,
     reply_pairs,
@@ -44,7 +45,14 @@ from pipeline.text.config import TextConfig
 from pipeline.text.utf8 import Utf8
 from pipeline.text.vocabulary import SUBWORDS, VOCABULARIES, VocabularyConfig
 from warehouse.checkpoints import CheckpointRef
-from warehouse.tables.example_schemas import LABELS, paired_by, read_all, row_texts, series_table
+from warehouse.tables.example_schemas import (
+    LABELS,
+    paired_by,
+    places_of_rows,
+    read_all,
+    row_texts,
+    series_table,
+)
 from warehouse.tables.handles import TableRef
 from warehouse.tables.record_schemas import SERIES
 from warehouse.tables.tables import Tables
@@ -98,14 +106,24 @@ def cut_and_divide(
     splits: SplitsConfig,
     vocabulary: VocabularyConfig,
     start: CheckpointRef | None = None,
+    files: Sequence[str] = (),
 ) -> Cut:
     """From records to vocabularies: tokenize, divide, count; every step a cached task.
+
+    ``files`` are the digests of the sources in their order, as ``IngestReport`` has them.
 
     The vocabularies, and what cuts into subwords, are those of ``start`` where it is given; what
     is new comes behind.
     """
     tokens = tokens_of(steps, shards, kind, columns, texts)
-    divided: SplitRefs = steps.run(divide, shards=tokens, kind=kind, columns=columns, splits=splits)
+    divided: SplitRefs = steps.run(
+        divide,
+        shards=tokens,
+        kind=kind,
+        columns=columns,
+        splits=splits,
+        arrival=_arrival(shards, files, splits),
+    )
     subwords: dict[str, TableRef] = {}
     for place, (column, text) in enumerate(zip(columns, texts, strict=False)):
         if text.unit == "subword":
@@ -150,17 +168,40 @@ def cut_and_divide(
     return Cut(tuple(tokens), divided, tuple(vocabularies))
 
 
+class Arrival(BaseModel, frozen=True):
+    """What tells the order of time: tables of records, and the digests of their files in order."""
+
+    records: tuple[TableRef, ...]
+    files: tuple[str, ...]
+
+
+def _arrival(
+    shards: Sequence[TableRef], files: Sequence[str], splits: SplitsConfig
+) -> Arrival | None:
+    """The order of time, where a split follows it."""
+    if splits.by != "chronological":
+        return None
+    return Arrival(records=tuple(shards), files=tuple(files))
+
+
 @cached_task()
 def divide(
-    root: str, shards: Sequence[TableRef], kind: str, columns: Sequence[str], splits: SplitsConfig
+    root: str,
+    shards: Sequence[TableRef],
+    kind: str,
+    columns: Sequence[str],
+    splits: SplitsConfig,
+    arrival: Arrival | None = None,
 ) -> SplitRefs:
     """Gather all shards and divide their rows: no row twice, nothing held out in training.
+
+    With ``arrival`` rows come in the order of time, whatever the order of the shards.
 
     A problem of pairs makes pairs of dialogues: an utterance and the reply to it. Running text is
     divided in its order, and lines that repeat stay.
     """
     tables = Tables(root)
-    rows = read_all(tables, shards, tokens_schema(kind, columns))
+    rows = _in_time(tables, read_all(tables, shards, tokens_schema(kind, columns)), arrival)
     if kind == "text":
         division = divide_in_order(rows.num_rows, splits)
     else:
@@ -190,6 +231,14 @@ def divide(
     )
 
 
+def _in_time(tables: Tables, rows: Any, arrival: Arrival | None) -> Any:
+    """The rows in the order of time."""
+    if arrival is None:
+        return rows
+    order = order_of_arrival(*places_of_rows(tables, arrival.records, arrival.files))
+    return rows.take(order)
+
+
 def _documents(rows: Any, groups: list[str], kind: str) -> Documents:
     """What near copies are told by: dialogues as a whole, pairs with both sides, else the text."""
     if kind == "pairs":
@@ -204,7 +253,12 @@ def _documents(rows: Any, groups: list[str], kind: str) -> Documents:
 
 @cached_task()
 def divide_series(
-    root: str, shards: Sequence[TableRef], splits: SplitsConfig, period: int, fill: str = "none"
+    root: str,
+    shards: Sequence[TableRef],
+    splits: SplitsConfig,
+    period: int,
+    fill: str = "none",
+    files: Sequence[str] = (),
 ) -> SplitRefs:
     """Gather the observations of each series in the order of time, and divide them there.
 
@@ -217,7 +271,8 @@ def divide_series(
         InputError: the times of a series have no common order, or too much would be filled.
     """
     tables = Tables(root)
-    rows = read_all(tables, shards, SERIES)
+    arrival = Arrival(records=tuple(shards), files=tuple(files))
+    rows = _in_time(tables, read_all(tables, shards, SERIES), arrival)
     observed = rows.column("value").to_numpy()
     chronologies = by_series(rows.column("series").to_pylist(), rows.column("time").to_pylist())
     inputs: dict[str, list[Any]] = {split: [] for split in SPLITS}
@@ -266,6 +321,7 @@ def leave_out_known(
     splits: SplitsConfig,
     share: float,
     seed: int,
+    files: Sequence[str] = (),
 ) -> RehearsalReport:
     """The training split's ids with a share alone of the rows that a model learnt from ``shards``.
 
@@ -273,7 +329,13 @@ def leave_out_known(
     """
     tokens = tokens_of(steps, shards, kind, columns, texts)
     before: SplitRefs = steps.run(
-        divide, label="before", shards=tokens, kind=kind, columns=columns, splits=splits
+        divide,
+        label="before",
+        shards=tokens,
+        kind=kind,
+        columns=columns,
+        splits=splits,
+        arrival=_arrival(shards, files, splits),
     )
     report: RehearsalReport = steps.run(
         rehearse,

@@ -1,9 +1,10 @@
 """Which version is the champion after a retraining, and why."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.publish.version import SHOWN, checkpoint_of
+from flows.publish.version import SHOWN, checkpoint_of, shown_score
 from flows.steps.steps import Steps
 from flows.training.train import FitReport, ScoreReport
 from pipeline.metrics import METRICS, paired_bootstrap
@@ -53,12 +54,15 @@ def decide(
         rescore: gives the champion's scores on today's validation split.
     """
     metric = METRICS[metric_name]
-    label, form = SHOWN[metric_name]
+    label, _ = SHOWN[metric_name]
 
     def valid(one: Candidate) -> float:
         return one.scores["valid"].metrics[metric_name]
 
-    ranked = sorted(candidates, key=valid, reverse=metric.greater_is_better)
+    def shown(value: float) -> str:
+        return shown_score(metric_name, value)
+
+    ranked = sorted(candidates, key=lambda one: metric.rank_key(valid(one)))
     rows = [_row(one, metric_name) for one in ranked]
     champion = registry.champion(name)
     # What a person has taken back stays back, however well it scores.
@@ -68,11 +72,18 @@ def decide(
         reason = "Every version of this retraining was rolled back before: nothing changes."
         return Decision(champion.version if champion else None, reason, rows)
     best, *others = standing
+    if math.isnan(valid(best)):
+        reason = (
+            f"The validation {label} of every variant is undefined: the validation split has "
+            f"nothing that it measures. Nothing changes: add data or raise splits.valid, or run "
+            f"tidemill promote {name} VERSION."
+        )
+        return Decision(champion.version if champion else None, reason, rows)
     wins = f"{best.variant} (version {best.version}) has the best validation {label}, "
-    wins += form.format(valid(best))
+    wins += shown(valid(best))
     if others:
         wins += f", of {len(standing)} variants; next is {others[0].variant} with "
-        wins += form.format(valid(others[0]))
+        wins += shown(valid(others[0]))
     if champion is None or champion.version == best.version:
         ending = "It stays the champion." if champion else "There was no champion before."
         reason = f"{wins}. {ending}"
@@ -85,14 +96,15 @@ def decide(
         metric,
         statistics_of(tables.read(best.scores["valid"].statistics), metric_name),
         statistics_of(tables.read(held.statistics), metric_name),
+        # The best of many variants is often the best by luck (Bonferroni's correction).
+        bar=MAX_P_VALUE / len(standing),
     )
     against = (
         f"The champion, {champion.variant} (version {champion.version}), has "
-        f"{form.format(comparison.champion)} on the same {comparison.num_rows} rows "
+        f"{shown(comparison.champion)} on the same {comparison.num_rows} rows "
         f"(paired bootstrap, p = {comparison.p_value:.3f})"
     )
-    # The best of many variants is often the best by luck (Bonferroni's correction).
-    if comparison.p_value > MAX_P_VALUE / len(standing):
+    if not comparison.challenger_wins:
         return Decision(champion.version, f"{wins}. {against}: it stays.", rows)
     reason = f"{wins}. {against}."
     registry.promote(name, best.version, reason)
@@ -101,15 +113,15 @@ def decide(
 
 def _row(one: Candidate, metric_name: str) -> dict[str, str]:
     """A candidate's line in the report of a flow run."""
-    label, form = SHOWN[metric_name]
+    label, _ = SHOWN[metric_name]
     test = one.scores["test"].metrics
     return {
         "variant": one.variant,
         "version": str(one.version),
-        f"valid {label}": form.format(one.scores["valid"].metrics[metric_name]),
+        f"valid {label}": shown_score(metric_name, one.scores["valid"].metrics[metric_name]),
         **{
-            f"test {title}": layout.format(test[key])
-            for key, (title, layout) in SHOWN.items()
+            f"test {title}": shown_score(key, test[key])
+            for key, (title, _) in SHOWN.items()
             if key in test
         },
         "parameters": f"{one.fitted.num_parameters:,}",

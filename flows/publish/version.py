@@ -1,5 +1,6 @@
 """From scores to versions: what is published of a model, and which version is the champion."""
 
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from pipeline.prediction import PREDICTORS
 from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
 from warehouse.publication import DatasetInfo, Publication
 from warehouse.registry import Registry, VersionInfo
+
+UNDEFINED_TAG = "undefined_scores"
+"""The tag of a version that names its scores that are undefined."""
 
 SHOWN = {
     "accuracy": ("accuracy", "{:.1%}"),
@@ -80,8 +84,8 @@ def publication_of(
     test = scores["test"].metrics
     headline = headline_of(problem.name, test)
     first = ", ".join(
-        f"{label} {form.format(test[metric])}"
-        for metric, (label, form) in SHOWN.items()
+        f"{label} {shown_score(metric, test[metric])}"
+        for metric, (label, _) in SHOWN.items()
         if metric in test
     )
     lines = [
@@ -146,6 +150,8 @@ def publication_of(
             "checkpoint_path": fitted.checkpoint.path,
             "checkpoint_bytes": str(fitted.checkpoint.num_bytes),
             **{f"signature.{metric}": text for metric, text in scores["test"].signatures.items()},
+            # MLflow cannot show a metric that is no number.
+            UNDEFINED_TAG: ", ".join(name for name, value in finals.items() if math.isnan(value)),
             **_origin(),
         },
         examples=_examples(recipe.model_config(variant).to_dict()),
@@ -199,8 +205,15 @@ def _coverage_scores(coverage: Sequence[CoverageReport]) -> dict[str, float]:
 
 def headline_of(problem: str, metrics: Mapping[str, float]) -> str:
     """The scores that stand first, in some 20 characters: MLflow's list of versions shows 30."""
-    shown = (SHOWN[metric] + (metrics[metric],) for metric in HEADLINES[problem])
-    return " ".join(f"{label} {form.format(value)}" for label, form, value in shown)
+    return " ".join(
+        f"{SHOWN[metric][0]} {shown_score(metric, metrics[metric])}"
+        for metric in HEADLINES[problem]
+    )
+
+
+def shown_score(metric: str, value: float) -> str:
+    """A score as people read it."""
+    return "undefined" if math.isnan(value) else SHOWN[metric][1].format(value)
 
 
 def checkpoint_of(version: VersionInfo, root: Path, registry: Registry) -> CheckpointRef:

@@ -397,12 +397,14 @@ def score(
     found = Checkpoints(root).load(checkpoint)
     predictor = load_predictor(found.config, found.weights, found.vocabularies, device)
     examples, written = _read_split(tables, predictor, rows, columns, texts, vocabularies)
+    tagged = isinstance(predictor.config.problem, Tagging)
     scores = evaluate(
         predictor,
         examples,
         written[0] if written else [],
         written[1] if len(written) > 1 else [],
         evaluation,
+        list(word_rows(tables, rows, columns[-1])) if tagged else [],
     )
     return ScoreReport(
         metrics=scores.metrics,

@@ -33,6 +33,9 @@ from ..text.vocabulary import BOS, UNK
 CHUNK_ROWS = 128
 """Rows whose distributions are made at once: their n-grams are gathered, up to ``V`` a row."""
 
+ROUNDING = 1e-12
+"""Probabilities whose relative difference is smaller are equal: rounding alone parts them."""
+
 
 class BackoffTable(nn.Module):
     """All n-grams of one length, found by their context; sizes are known when it is filled.
@@ -204,13 +207,13 @@ class KneserNey(nn.Module):
 
         Returns:
             The targets' negative log-probabilities in nats, float64 ``[N]``; how many words are
-            likelier, and how many others as likely, int64 ``[N]``; and the likeliest word.
+            likelier, and how many others as likely (within ``ROUNDING``), int64 ``[N]``; and the
+            likeliest word.
         """
         contexts, targets = contexts.long(), targets.long()
         num_rows = len(contexts)
         seen = self._seen(contexts)
         left, weights = self._weights(seen, num_rows)
-        # One sum in one order for a word, whichever way it is reached: equal words stay equal.
         chosen = left * self.unigram[targets]
         owners, words = targets[:0], targets[:0]
         likely = frequency = left[:0]
@@ -232,8 +235,9 @@ class KneserNey(nn.Module):
         unseen = chosen == left * self.unigram[targets]
         needed = torch.where(unseen, self.unigram[targets], chosen / left)
         frequencies = self.unigram[first:].sort().values
-        upto = torch.searchsorted(frequencies, needed, right=True)
-        below = torch.searchsorted(frequencies, needed)
+        low, high = needed * (1 - ROUNDING), needed * (1 + ROUNDING)
+        upto = torch.searchsorted(frequencies, high, right=True)
+        below = torch.searchsorted(frequencies, low)
         ends = torch.searchsorted(owners, torch.arange(num_rows + 1, device=owners.device))
 
         def count(likelier: Tensor, more_frequent: Tensor) -> Tensor:
@@ -242,9 +246,12 @@ class KneserNey(nn.Module):
             sums = functional.pad(steps.cumsum(0), (1, 0))
             return sums[ends[1:]] - sums[ends[:-1]]
 
-        wanted, of_unseen = _of(chosen, owners), _of(needed, owners)
-        higher = len(frequencies) - upto + count(likely > wanted, frequency > of_unseen)
-        equal = upto - below + count(likely == wanted, frequency == of_unseen)
+        wanted, low, high = (_of(each, owners) for each in (chosen, low, high))
+        likelier, more_frequent = likely > wanted * (1 + ROUNDING), frequency > high
+        as_likely = (likely >= wanted * (1 - ROUNDING)) & ~likelier
+        as_frequent = (frequency >= low) & ~more_frequent
+        higher = len(frequencies) - upto + count(likelier, more_frequent)
+        equal = upto - below + count(as_likely, as_frequent)
         best = self._likeliest(left, owners, words, likely, first)
         return -chosen.log(), higher, equal - 1, best
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics import METRICS, entity_statistics, macro_f1_statistics
+from ..metrics import METRICS, entity_statistics, macro_f1_statistics, tag_scheme
 from ..text.vocabulary import UNK, Vocabulary
 from .batches import Examples
 from .models import TokenModel
@@ -21,6 +21,7 @@ def score_labels(
     examples: Examples,
     scored: TokenScores,
     texts: Sequence[str],
+    tags: Sequence[Sequence[str]],
     config: EvaluationConfig,
 ) -> Scores:
     """Scores of labels: of whole texts, or of the tokens of texts."""
@@ -45,8 +46,13 @@ def score_labels(
         [labels.decode(row) for row in Ragged(values, examples.targets.offsets)]
         for values in (named, examples.targets.values)
     )
+    signatures = {}
     if isinstance(predictor.config.problem, Tagging):
-        statistics["entity_f1"] = entity_statistics(ours, theirs)
+        # A tag that training did not have has no id, and yet says where an entity is.
+        theirs = [list(row) for row in tags] or theirs
+        scheme = tag_scheme(labels.words)
+        statistics["entity_f1"] = entity_statistics(ours, theirs, scheme)
+        signatures["entity_f1"] = f"average:micro|mode:default|scheme:{scheme}|as:seqeval"
     tables["confusion"] = _confusion(given, wanted, labels)
     samples = [
         {
@@ -58,7 +64,7 @@ def score_labels(
     ]
     metrics = {name: METRICS[name].score(each) for name, each in statistics.items()}
     metrics["unknown_rate"] = unknown_rate(examples.inputs.values[examples.inputs.positions])
-    return Scores(metrics, statistics, {}, samples, tables)
+    return Scores(metrics, statistics, signatures, samples, tables)
 
 
 CONFUSION_LABELS = 30

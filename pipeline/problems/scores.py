@@ -1,5 +1,6 @@
 """A model's scores on one split, and what the problems share to compute them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -47,9 +48,10 @@ class Scores:
     """What a model reached on a split.
 
     Attributes:
-        metrics: name -> value; names are those of ``METRICS``, and ``chrf``, ``unknown_rate``.
+        metrics: name -> value, NaN where it is undefined; names are those of ``METRICS``, and
+            ``chrf``, ``unknown_rate``.
         statistics: for each metric of ``METRICS`` its statistics row by row, ``[N, S]``.
-        signatures: how BLEU and chrF were computed, in sacrebleu's words.
+        signatures: how BLEU and chrF were computed, in sacrebleu's words, and entity F1.
         samples: columns of text for people, the same for every variant of a problem.
         tables: further tables by name, such as ``confusion``.
     """
@@ -62,8 +64,8 @@ class Scores:
 
 
 def unknown_rate(ids: NDArray[np.generic]) -> float:
-    """Return the share of ids that are the unknown word; 0 of none."""
-    return float(np.mean(ids == UNK)) if len(ids) else 0.0
+    """Return the share of ids that are the unknown word; undefined (NaN) of none."""
+    return float(np.mean(ids == UNK)) if len(ids) else math.nan
 
 
 def row_sums(

@@ -25,8 +25,9 @@ class TokenScores:
 
     Attributes:
         nats: negative log-probability of each target, float64 ``[N]``.
-        ranks: how many words the model would offer before the target (of equally likely words,
-            half), int64 ``[N]``. Specials are never offered, and an unknown target is ``UNRANKED``:
+        ranks: how many words the model would offer before the target, int64 ``[N]``: all that are
+            likelier, and half of those that are as likely, rounded up (the mean rank of a tie), the
+            same for every model. Specials are never offered, and an unknown target is ``UNRANKED``:
             no list of words contains it; so is everything where scores are no numbers.
         best: the likeliest word or label that is no special, int64 ``[N]``; ``UNK`` where there is
             none.

@@ -31,11 +31,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..text.utf8 import BLANKS
+from ..times import FORMS, readings
 from .dialogues import Dialogues, _are_sound_dialogues, _dialogues, _fault_of_dialogue
 from .json_lines import _has_inexact, _num_strings, _parse, _read_exactly, _strings
 from .labelled import Labelled, _fault_of_labelled, _labelled
 from .pairs import Pairs, _are_sound_pairs, _fault_of_pair, _pairs
-from .rows import KINDS, RAW_BYTES, Rejected, _Faults
+from .rows import _TYPES, KINDS, RAW_BYTES, Rejected, _Faults
 from .series import Series, _fault_of_observation, _observations
 from .tagged import Tagged, _fault_of_tagged, _tagged
 from .texts import _fault_of_text, _texts
@@ -86,6 +88,8 @@ class RecordsConfig:
       `{"source": "zh", "target": "en"}`.
     - `max_rejected`: the share of rows that may be rejected before the whole ingest is refused.
     - `labels`: of labelled records, the labels that there may be; any where it is empty.
+    - `time_field`: the field of the files that holds the time of a row, by which a chronological
+      split orders rows; where it is empty, they stand in the order of the sources.
 
     Raises `InputError` for a value that cannot work.
     """
@@ -94,10 +98,16 @@ class RecordsConfig:
     fields: dict[str, str] = field(default_factory=dict)
     max_rejected: float = 0.05
     labels: tuple[str, ...] = ()
+    time_field: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"there is no kind of records {self.kind!r}: use {', '.join(KINDS)}")
+        if self.time_field and self.kind == "series":
+            raise InputError(
+                "records.time_field is of records without a time of their own: name the field of"
+                " a series by records.fields.time"
+            )
         contract = KINDS[self.kind]
         for name in self.fields:
             if name not in contract:
@@ -128,12 +138,16 @@ Records = Dialogues | Pairs | Labelled | Tagged | Series
 
 
 class Block(NamedTuple):
-    """What a block of lines holds; `num_rows` counts accepted and rejected rows, no blank line."""
+    """What a block of lines holds; `num_rows` counts accepted and rejected rows, no blank line.
+
+    `times` are those of the records, where the contract names their field.
+    """
 
     records: Records
     rejected: list[Rejected]
     num_rows: int
     num_dropped_utterances: int
+    times: list[str] | None = None
 
 
 def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
@@ -178,6 +192,10 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
         text = b"\n".join([lines[i] for i in places])
         strings = _strings(text)
     where = np.array(places, np.int64)
+    times = None
+    if config.time_field:
+        given = [str(row[config.time_field]).strip(BLANKS) for row in rows]
+        times = dict(zip(places, given, strict=True))
     num_dropped = 0
     records: Records
     if config.kind == "dialogues":
@@ -190,8 +208,9 @@ def read_block(block: bytes, first_line: int, config: RecordsConfig) -> Block:
         Rejected(first_line + i, reason, detail, lines[i].removesuffix(b"\r")[:RAW_BYTES])
         for i, (reason, detail) in sorted(faults.items())
     ]
+    kept = None if times is None else [times[place] for place in records.lines.tolist()]
     records = records._replace(lines=records.lines + first_line)
-    return Block(records, rejected, num_rows, num_dropped)
+    return Block(records, rejected, num_rows, num_dropped, kept)
 
 
 def _without(
@@ -228,10 +247,35 @@ def _num_strings_of(rows: list[Any], names: tuple[str, ...], kind: str) -> int:
 _FaultOf = Callable[[Any, tuple[str, ...]], tuple[str, str] | None]
 
 
-def _checks(
-    config: RecordsConfig,
-) -> tuple[_FaultOf, Callable[[list[Any], tuple[str, ...]], bool]]:
+_AreSound = Callable[[list[Any], tuple[str, ...]], bool]
+
+
+def _fault_of_row_time(row: dict[str, Any], name: str) -> tuple[str, str] | None:
+    if name not in row:
+        return "missing_key", f"there is no {name!r}, which records.time_field names"
+    if type(row[name]) not in (str, int, float):
+        return "wrong_type", f"{name!r} is {_TYPES[type(row[name])]}, not a time"
+    text = str(row[name]).strip(BLANKS)
+    if readings(text):
+        return None
+    return "not_time", f"{name!r} is {text[:40]!r}, which has no place in time: write {FORMS}"
+
+
+def _checks(config: RecordsConfig) -> tuple[_FaultOf, _AreSound]:
     """What is wrong with a row of this kind, and whether no row of a list has a fault."""
+    fault_of, is_sound = _checks_of_kind(config)
+    if not config.time_field:
+        return fault_of, is_sound
+    name = config.time_field
+    return (
+        lambda row, names: fault_of(row, names) or _fault_of_row_time(row, name),
+        lambda rows, names: (
+            is_sound(rows, names) and all(_fault_of_row_time(row, name) is None for row in rows)
+        ),
+    )
+
+
+def _checks_of_kind(config: RecordsConfig) -> tuple[_FaultOf, _AreSound]:
     if config.kind == "dialogues":
         return _fault_of_dialogue, _are_sound_dialogues
     if config.kind == "pairs":

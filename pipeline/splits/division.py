@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..text.utf8 import Utf8
+from ..times import places_of
 from .near_duplicates import Sketches, later_near_duplicates, near_copies
 from .splits import SPLITS, SplitsConfig, split_of
 
@@ -158,6 +159,30 @@ def divide_in_order(num_rows: int, config: SplitsConfig) -> Division:
     valid, test = _bounds(num_rows, config)
     train, valid_rows, test_rows = np.split(np.arange(num_rows), [valid, test])
     return Division({"train": train, "valid": valid_rows, "test": test_rows})
+
+
+def order_of_arrival(
+    places: NDArray[np.int64], lines: NDArray[np.int64], times: Sequence[str] | None = None
+) -> Rows:
+    """Row numbers in the order of time, ``[N]``.
+
+    Args:
+        places: which of the sources, in their order, each row is from.
+        lines: where it stands there.
+        times: of each row, where rows have one: it decides first.
+
+    Raises:
+        InputError: the times have no common order.
+    """
+    keys: list[NDArray[np.generic]] = [lines, places]
+    if times is not None:
+        try:
+            _, moments = places_of(times)
+        except InputError as error:
+            raise InputError(f"rows cannot be ordered by records.time_field: {error}") from None
+        ranks = {moment: rank for rank, moment in enumerate(sorted(set(moments)))}
+        keys.append(np.array([ranks[moment] for moment in moments]))
+    return np.lexsort(keys)
 
 
 def _bounds(num: int, config: SplitsConfig) -> tuple[int, int]:

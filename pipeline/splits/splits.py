@@ -23,7 +23,8 @@ class SplitsConfig:
     - `salt`: another salt draws other groups (at most 64 bytes of UTF-8).
     - `by`: "hash" (of the group: nothing ever changes its split) or "chronological" (the groups
       that arrived last are the test split, those before them the validation split; as data grows,
-      what was held out comes into training).
+      what was held out comes into training). Rows arrive in the order of the sources as given, or
+      by `RecordsConfig.time_field`.
     - `similarity`: texts whose three-character shingles have at least this Jaccard similarity (0.5
       to 1) are near duplicates; one of a text that is held out is never trained on.
     - `near_duplicates`: what to do with near duplicates inside of training: "keep" them or "drop"

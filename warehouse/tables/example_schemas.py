@@ -158,6 +158,46 @@ def read_all(tables: Tables, refs: Sequence[TableRef], schema: pa.Schema) -> pa.
     return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
 
 
+FILE_DIGITS = 32
+"""How much of the digest of a file or piece tells it from all others."""
+
+
+def places_of_rows(
+    tables: Tables, records: Sequence[TableRef], files: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str] | None]:
+    """Where the rows that were cut from ``records``, one table after another, come from: ``[N]``.
+
+    Args:
+        files: digests of files and pieces in their order, ``FILE_DIGITS`` of each.
+
+    Returns:
+        Which file each row is from; its line there, that of the whole dialogue of an utterance; and
+        its time, where records have one. Files that are not among ``files`` come after them, table
+        by table.
+    """
+    order = pa.array(files, pa.string())
+    places, lines, times = [], [], []
+    for number, ref in enumerate(records):
+        names = tables.schema(ref).names
+        wanted = [name for name in ("file", "line", "speakers", "row_time") if name in names]
+        table = tables.read(ref, wanted)
+        known = pc.index_in(pc.utf8_slice_codeunits(table.column("file"), 0, FILE_DIGITS), order)
+        place = pc.fill_null(known, len(files) + number).to_numpy().astype(np.int64)
+        repeats = np.ones(table.num_rows, np.int64)
+        if "speakers" in wanted:
+            repeats = pc.list_value_length(table.column("speakers")).to_numpy()
+        places.append(np.repeat(place, repeats))
+        lines.append(np.repeat(table.column("line").to_numpy(), repeats))
+        if "row_time" in wanted:
+            given = table.column("row_time").to_pylist()
+            times += [given[row] for row in np.repeat(np.arange(len(given)), repeats)]
+    return (
+        np.concatenate([np.zeros(0, np.int64), *places]),
+        np.concatenate([np.zeros(0, np.int64), *lines]),
+        times or None,
+    )
+
+
 def with_tokens(table: pa.Table, column: str, tokens: Tokens) -> pa.Table:
     """A table with other tokens in one of its columns."""
     place = table.schema.get_field_index(column)

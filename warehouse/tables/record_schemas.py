@@ -72,6 +72,9 @@ SERIES = pa.schema(
     ]
 )
 
+ROW_TIME = pa.field("row_time", pa.string())
+"""The last column of records whose rows have a time of their own, by which they can be ordered."""
+
 Texts = tuple[Bytes, Offsets]
 
 
