@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from flows.environment import warehouse_root
 from flows.ingest import IngestReport, ingested_snapshot
+from flows.pages.design import design_digest
 from flows.pages.reports import show_report
 from flows.prepare.series import TimesReport, order_series
 from flows.prepare.splits import Cut, SplitRefs, cut_and_divide, divide_series
@@ -236,6 +237,7 @@ def _drawn(
         folder=_folder(snapshot),
         profile=data,
         origin=Origin(snapshot.name, snapshot.id, snapshot.number, before, tuple(cutting)),
+        design=design_digest(),
     )
     return ProfileRef(snapshot=snapshot, data=data, page=drawn.page, picture=drawn.picture)
 
@@ -379,10 +381,10 @@ def summarise(
         categories={column: values_of(column) for column in categories},
         splits={name: table.num_rows for name, table in splits.tables.items()},
         left_out={
-            "exact copies": splits.num_duplicates,
-            "leaks": splits.num_leaks,
-            "near copies of what is held out": splits.num_near_copies,
-            "near duplicates": splits.num_near_duplicates,
+            "exact duplicates": splits.num_duplicates,
+            "also in validation or test": splits.num_leaks,
+            "near-duplicates of validation or test rows": splits.num_near_copies,
+            "near-duplicates": splits.num_near_duplicates,
         },
         rejected=dict(sorted(rejected.items())),
         num_dropped_utterances=num_dropped_utterances,
@@ -430,7 +432,7 @@ def summarise_series(
             for of, train, valid, test in zip(times, *values.values(), strict=True)
         ),
         splits={name: sum(map(len, each)) for name, each in values.items()},
-        left_out={"corrected later": splits.num_duplicates},
+        left_out={"corrected by a later row": splits.num_duplicates},
         rejected=dict(sorted(rejected.items())),
     )
     return _keep_profile(root, folder, profile)
@@ -464,9 +466,9 @@ def _unknown_rates(
 
 
 @cached_task()
-def draw_profile(root: str, folder: str, profile: FileRef, origin: Origin) -> PageRef:
-    """The page and the picture of a profile."""
-    # matplotlib takes half a second to import, and a page is drawn only where its data is new.
+def draw_profile(root: str, folder: str, profile: FileRef, origin: Origin, design: str) -> PageRef:
+    """The page and the PNG of a profile; ``design`` is the digest of the templates."""
+    # matplotlib takes half a second to import, and is needed only for a new profile.
     from flows.pages.profile_page import as_page, as_picture
 
     read = read_profile(root, profile)

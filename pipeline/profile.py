@@ -566,7 +566,7 @@ MAX_SHOWN = 40
 
 
 def key_figures(profile: Profile) -> dict[str, str]:
-    """The main numbers by name, for people, the first the most important."""
+    """The key figures by name, the most important first."""
     rows = "observations" if profile.kind == "series" else profile.kind
     if profile.kind not in ("dialogues", "pairs", "series"):
         rows = f"rows ({profile.kind})"
@@ -577,9 +577,9 @@ def key_figures(profile: Profile) -> dict[str, str]:
             found[text.name] = f"{text.tokens.num:,}"
         found[f"tokens{of}"] = f"{text.tokens.total:,}"
         found[f"distinct tokens{of}"] = f"{text.num_words:,}"
-        found[f"tokens a text{of}"] = (
-            f"{text.tokens.mean:.1f} on average, {text.tokens.quantiles[QUANTILES.index(0.5)]:,} "
-            f"median, {text.tokens.maximum:,} longest"
+        found[f"tokens per text{of}"] = (
+            f"mean {text.tokens.mean:.1f}, median {text.tokens.quantiles[QUANTILES.index(0.5)]:,}, "
+            f"max {text.tokens.maximum:,}"
         )
     if profile.series:
         found["series"] = f"{len(profile.series):,}"
@@ -602,10 +602,10 @@ def key_figures(profile: Profile) -> dict[str, str]:
         )
     for vocabulary in profile.vocabularies:
         of = "" if len(profile.vocabularies) == 1 else f" of {vocabulary.name}"
-        found[f"unknown tokens{of}"] = ", ".join(
+        found[f"out-of-vocabulary rate{of}"] = ", ".join(
             f"{rate:.2%} in {split}" for split, rate in vocabulary.unknown_rates.items()
         )
-    found |= {f"left out: {why}": f"{count:,}" for why, count in profile.left_out.items()}
+    found |= {f"excluded: {why}": f"{count:,}" for why, count in profile.left_out.items()}
     num_rejected = sum(profile.rejected.values())
     found["rejected rows"] = f"{num_rejected:,}"
     if num_rejected:
@@ -615,13 +615,13 @@ def key_figures(profile: Profile) -> dict[str, str]:
         if text.drift:
             added = text.drift_of_added
             found[f"drift (PSI){of}"] = f"{text.drift.psi:.3f}" + (
-                f", of what is new {added.psi:.3f}" if added else ""
+                f", new rows {added.psi:.3f}" if added else ""
             )
     return found
 
 
 def as_markdown(profile: Profile) -> list[str]:
-    """The main numbers as a table, and what is unusual as a list: lines of Markdown."""
+    """The key figures as a table and the remarks as a list: lines of Markdown."""
     rows = [f"| {name} | {value} |" for name, value in key_figures(profile).items()]
     said = [f"- {escape_markdown(each)}" for each in remarks(profile)]
     return ["| data | |", "| --- | --- |", *rows, "", *said]
@@ -633,18 +633,18 @@ def escape_markdown(text: str) -> str:
 
 
 def remarks(profile: Profile) -> list[str]:
-    """Sentences on what is unusual, each with its figure; none where nothing is."""
+    """A sentence with its figure for each unusual value."""
     found = []
     if profile.rejected_rate > MANY_REJECTED:
         found.append(f"{profile.rejected_rate:.1%} of the rows were rejected.")
     num_divided = sum(profile.splits.values()) + sum(profile.left_out.values())
     found += [
-        f"{count / num_divided:.1%} of the rows are left out: {why}."
+        f"{count / num_divided:.1%} of the rows are excluded: {why}."
         for why, count in profile.left_out.items()
         if count > MANY_COPIES * num_divided
     ]
     found += [
-        f"{rate:.1%} of the tokens in {split} have no id ({vocabulary.name})."
+        f"Out-of-vocabulary rate of {vocabulary.name} in {split}: {rate:.1%}."
         for vocabulary in profile.vocabularies
         for split, rate in vocabulary.unknown_rates.items()
         if rate > MANY_UNKNOWN
@@ -692,12 +692,12 @@ def _cut(text: str) -> str:
 
 def _remarks_on(text: TextProfile) -> list[str]:
     found = []
-    for of, drift in (("The", text.drift), ("What is new in the", text.drift_of_added)):
+    for rows, drift in (("all rows", text.drift), ("new rows", text.drift_of_added)):
         if drift and drift.psi > max(PSI_SOME, 2 * drift.by_chance):
-            much = "much" if drift.psi > PSI_MUCH else "somewhat"
+            much = "Strong" if drift.psi > PSI_MUCH else "Some"
             found.append(
-                f"{of} {text.name} moved {much} against the snapshot before: population stability "
-                f"index {drift.psi:.2f}."
+                f"{much} drift of {text.name} ({rows}) from the previous snapshot: population "
+                f"stability index {drift.psi:.2f}."
             )
     num = max(1, text.tokens.num)
     empty = text.tokens.bins[0][2] if text.tokens.bins and text.tokens.bins[0][1] == 0 else 0
@@ -705,8 +705,8 @@ def _remarks_on(text: TextProfile) -> list[str]:
         found.append(f"{empty:,} of the {text.name} are empty after normalisation.")
     if text.tokens.maximum > LONG_TAIL * max(1, text.tokens.quantiles[QUANTILES.index(0.5)]):
         found.append(
-            f"The longest of the {text.name} has {text.tokens.maximum:,} tokens; half of them have "
-            f"{text.tokens.quantiles[QUANTILES.index(0.5)]:,} or less."
+            f"The longest of the {text.name} has {text.tokens.maximum:,} tokens. "
+            f"The median is {text.tokens.quantiles[QUANTILES.index(0.5)]:,}."
         )
     odd = {
         mix: count
@@ -714,7 +714,7 @@ def _remarks_on(text: TextProfile) -> list[str]:
         if mix != "no letters" and "+" not in mix and count <= RARE_MIX * num
     }
     found += [
-        f"{count:,} of the {text.name} ({count / num:.2%}) have letters of another script: {mix}."
+        f"{count:,} of the {text.name} ({count / num:.2%}) use a rare script: {mix}."
         for mix, count in odd.items()
     ]
     return found

@@ -39,7 +39,12 @@ def test_all_variants_are_on_one_page(warehouse: Path, learnt: list[LearningCurv
 
     def drawn() -> PageRef:
         ref: PageRef = steps.run(
-            draw_learning_curves, root=str(warehouse), name="words", unit="nats", learnt=learnt
+            draw_learning_curves,
+            root=str(warehouse),
+            name="words",
+            unit="nats",
+            learnt=learnt,
+            design="0",
         )
         return ref
 

@@ -199,14 +199,21 @@ def test_a_profile_is_plain_and_says_what_is_unusual() -> None:
         texts=(text,),
         vocabularies=(VocabularyProfile("tokens", 5, {"train": 0.01, "valid": 0.2}),),
         splits={"train": 20, "valid": 2, "test": 2},
-        left_out={"exact copies": 18},
+        left_out={"exact duplicates": 18},
         rejected={"not JSON": 2},
     )
     assert json.loads(json.dumps(asdict(profile)))["texts"][0]["num_words"] == len(words)
     found = remarks(profile)
-    assert [each.split()[0] for each in found] == ["4.5%", "42.9%", "20.0%", "The", "The", "1"]
-    assert "in valid have no id" in found[2] and "moved much" in found[3]
-    assert "1 of the utterances (2.38%) have letters of another script: Latin." in found
+    assert [each.split()[0] for each in found] == [
+        "4.5%",
+        "42.9%",
+        "Out-of-vocabulary",
+        "Strong",
+        "The",
+        "1",
+    ]
+    assert found[2] == "Out-of-vocabulary rate of tokens in valid: 20.0%."
+    assert "1 of the utterances (2.38%) use a rare script: Latin." in found
     quiet = Profile(kind="dialogues", num_rows=0, texts=())
     assert remarks(quiet) == []
     assert profile_texts("texts", TextCounts(), [], np.zeros(0, np.int64)).tokens.num == 0

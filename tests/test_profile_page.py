@@ -105,12 +105,15 @@ def test_the_numbers_are_those_of_the_texts(warehouse: Path, tmp_path: Path) -> 
     assert profile.categories == {"topic": (("闲聊", 31),)}
     assert profile.rejected == {"not_json": 1}
     assert sum(profile.splits.values()) + sum(profile.left_out.values()) == 62
-    assert list(profile.left_out)[2:] == ["near copies of what is held out", "near duplicates"]
+    assert list(profile.left_out)[2:] == [
+        "near-duplicates of validation or test rows",
+        "near-duplicates",
+    ]
     (vocabulary,) = profile.vocabularies
     assert vocabulary.num_words <= 26
     assert set(vocabulary.unknown_rates) == {"train", "valid", "test"}
     page = (warehouse / ref.page.path).read_text(encoding="utf-8")
-    assert "31 different" not in page and "not JSON" in page and "北" in Reader(page).text
+    assert "31 distinct" not in page and "not JSON" in page and "北" in Reader(page).text
     assert (warehouse / ref.picture.path).read_bytes().startswith(b"\x89PNG")
 
 
@@ -133,9 +136,9 @@ def test_only_what_is_new_is_counted_and_drawn(warehouse: Path, tmp_path: Path) 
     assert text.drift is not None and text.drift_of_added is not None
     assert text.drift_of_added.psi > text.drift.psi > 0.1
     assert {mover.word for mover in text.drift_of_added.movers} > {"影", "京"}
-    assert any("moved much" in line for line in as_markdown(profile))
+    assert any("Strong drift" in line for line in as_markdown(profile))
     page = Reader((warehouse / second.page.path).read_text(encoding="utf-8")).text
-    assert "compared with snapshot 1" in page and "what is new" in page
+    assert "compared with snapshot 1" in page and "new rows" in page
     # Where something was taken away there is nothing that was only added.
     _, profile, _ = profiled(warehouse, tuesday)
     assert profile.texts[0].drift is not None and profile.texts[0].drift_of_added is None
@@ -181,7 +184,7 @@ def test_pairs_have_two_sides(warehouse: Path, tmp_path: Path) -> None:
     assert [each.name for each in profile.vocabularies] == ["sources", "targets"]
     assert profile.turns is None and profile.categories == {}
     assert "distinct tokens of targets" in key_figures(profile)
-    assert "joined to its neighbour" in (warehouse / ref.page.path).read_text(encoding="utf-8")
+    assert "without a space" in (warehouse / ref.page.path).read_text(encoding="utf-8")
 
 
 def test_labels_are_counted(warehouse: Path, tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def test_series_have_values_and_no_words(warehouse: Path, tmp_path: Path) -> Non
 
 def test_a_page_of_nothing_is_a_page() -> None:
     origin = Origin("empty", "0" * 64, 1, None, ())
-    assert "Nothing unusual" in as_page(Profile("dialogues", 0, ()), origin)
+    assert "No unusual values" in as_page(Profile("dialogues", 0, ()), origin)
     nothing = profile_values("none", np.zeros(0), 0, 0)
     assert "Series" in as_page(Profile("series", 0, (), series=(nothing,)), origin)
 

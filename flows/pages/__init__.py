@@ -1,1 +1,1 @@
-"""Pages and plots for people."""
+"""The pages: HTML files and pictures of profiles, learning curves and forecasts."""

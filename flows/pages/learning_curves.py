@@ -1,29 +1,33 @@
-"""Learning curves: how the variants of one retraining learnt, side by side.
+"""Learning curves: the losses of all variants of one retraining on one page.
 
-The registry draws the curves of each run by itself; this is the picture of all of them together,
-shown with every version of the retraining.
+MLflow draws the curves of each run on a page of its own. This page is attached to every version of
+the retraining.
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from flows.pages.design import design_digest
 from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from flows.training.train import FitReport
 from warehouse.files import PageRef, keep_file
 from warehouse.registry import Registry, Version
 
+MANY_TIMES = 100
+"""Losses with a larger ratio of the greatest to the least have a logarithmic axis."""
+
 
 class LearningCurve(BaseModel, frozen=True):
-    """How one variant learnt.
+    """The training of one variant.
 
     Attributes:
-        history: an entry an epoch, as the training made it.
-        seconds: that training took; ``stopped`` says what ended it.
+        history: one entry per epoch, as the training loop wrote it.
+        seconds: training time.
+        stopped: why the training ended.
     """
 
     variant: str
@@ -35,7 +39,7 @@ class LearningCurve(BaseModel, frozen=True):
 
     @classmethod
     def of(cls, variant: str, fitted: FitReport) -> "LearningCurve":
-        """From what a training reported."""
+        """The curve of a variant from the report of its training."""
         names = set(cls.model_fields) - {"variant"}
         return cls(variant=variant, **fitted.model_dump(include=names))
 
@@ -47,33 +51,34 @@ def show_learning_curves(
     unit: str,
     trained: Sequence[tuple[Version, FitReport]],
 ) -> PageRef:
-    """Draw the curves of all variants that were trained, and show them with each version.
+    """Draw the curves of all trained variants and attach them to each version.
 
     Args:
-        unit: of the loss.
+        unit: unit of the loss.
     """
     drawn: PageRef = steps.run(
         draw_learning_curves,
         name=name,
         unit=unit,
         learnt=[LearningCurve.of(version.variant, fitted) for version, fitted in trained],
+        design=design_digest(),
     )
     files = {"learning_curves.html": drawn.page, "learning_curves.png": drawn.picture}
     paths = {file: Path(steps.root) / ref.path for file, ref in files.items()}
     for version, _ in trained:
-        # A version keeps those of the retraining that made it, which may have had more variants.
+        # A version keeps the page of its own retraining, which may have had more variants.
         registry.attach(version, "learning_curves", drawn.page.path, paths, replace=False)
     return drawn
 
 
 @cached_task()
 def draw_learning_curves(
-    root: str, name: str, unit: str, learnt: Sequence[LearningCurve]
+    root: str, name: str, unit: str, learnt: Sequence[LearningCurve], design: str
 ) -> PageRef:
-    """The page and the picture of the curves."""
-    # matplotlib takes half a second to import, and is needed only where something new was learnt.
-    from flows.pages.html import data, document, figure, grid, section, table
-    from flows.pages.plots import Plot, as_png, curves
+    """The page and the PNG of the curves; ``design`` is the digest of the templates."""
+    # matplotlib takes half a second to import, and is needed only for new curves.
+    from flows.pages.html import render
+    from flows.pages.plots import Plot, as_png, curves, drawable
 
     def points(curve: LearningCurve, split: str, over: str) -> list[tuple[float, float]]:
         found, seconds = [], 0.0
@@ -84,6 +89,9 @@ def draw_learning_curves(
                 found.append((seconds if over == "seconds" else entry["epoch"], loss))
         return found
 
+    drawn = [points(each, split, "epoch") for each in learnt for split in ("train", "valid")]
+    losses = [loss for line in drawn for _, loss in line]
+
     def plot(title: str, over: str, label: str, both: bool) -> Plot:
         return curves(
             title,
@@ -91,42 +99,32 @@ def draw_learning_curves(
             {each.variant: points(each, "valid", over) for each in learnt},
             dashed={each.variant: points(each, "train", over) for each in learnt} if both else {},
             y_label=f"loss, {unit}",
-            markers=True,
+            log_y=0 < MANY_TIMES * min(losses, default=0) < max(losses, default=0),
         )
 
     by_epoch = plot("Loss by epoch (dashed: training)", "epoch", "epoch", True)
-    by_time = plot("Validation loss by time", "seconds", "seconds of training", False)
-    rows = [
-        (
-            data(each.variant),
-            f"{each.num_parameters:,}",
-            f"{len(each.history)}",
-            f"{each.best_epoch}",
-            _best(each),
-            f"{each.seconds:,.0f}",
-            escape(each.stopped),
-        )
-        for each in learnt
-    ]
-    head = ("variant", "parameters", "epochs", "best", f"validation loss, {unit}", "seconds", "end")
-    body = grid(
-        figure(by_epoch, "Training and validation loss of each variant, by epoch", 3.4),
-        figure(by_time, "Validation loss of each variant, by seconds of training", 3.4),
-    ) + table(head, rows)
-    about = "All variants that were trained together. Test scores are on the leaderboard."
-    page = document(f"Learning curves: {name}", about, [section("Loss", body)])
-    picture = as_png([by_epoch, by_time], f"Learning curves: {name}", width=5.4, height=3.6)
+    by_time = plot("Validation loss by time", "seconds", "training time, seconds", False)
+    page = render(
+        "learning_curves.html",
+        name=name,
+        unit=unit,
+        by_epoch=by_epoch,
+        by_time=by_time,
+        curves=[(each, _best(each)) for each in learnt],
+    )
+    title = f"Learning curves: {drawable(name)}"
+    picture = as_png([by_epoch, by_time], title, width=5.4, height=3.6)
     return PageRef(
         page=keep_file(root, "learning_curves", "html", page.encode()),
         picture=keep_file(root, "learning_curves", "png", picture),
     )
 
 
-def _best(curve: LearningCurve) -> str:
-    """The validation loss of the epoch whose weights were kept."""
-    losses = [
+def _best(curve: LearningCurve) -> float | None:
+    """The validation loss at the best epoch, whose weights were kept."""
+    losses: list[float | None] = [
         entry["metrics"].get("valid/loss")
         for entry in curve.history
         if entry["epoch"] == curve.best_epoch
     ]
-    return f"{losses[0]:.4f}" if losses and losses[0] is not None else ""
+    return losses[0] if losses else None

@@ -1,16 +1,19 @@
-"""Plots for people, as SVG for pages and as PNG for viewers of images.
+"""Plots, as SVG for pages and as PNG for image viewers.
 
-Drawing stands in flows/ because what it makes is for showing: ``pipeline`` computes the numbers and
-must run where there is no matplotlib, ``warehouse`` keeps files without knowing what is on them.
-Nothing here knows Prefect, so a script for a document draws with the same functions.
+Plots are in flows/ because they are only shown: ``pipeline`` computes the numbers and must run
+without matplotlib, ``warehouse`` stores files without knowing their content. Nothing here imports
+Prefect, so a script can draw with the same functions.
 
-A plot is a function that draws on axes. It never touches pyplot, whose current figure is a global
-of the process. In an SVG text stays text, and the reader's browser draws it with the reader's
-fonts. A PNG needs a font here: where none of the installed ones has Chinese characters they are
-written as code points, and the picture says so; a box that stands for nothing is never drawn.
+A plot is a function that draws on axes. It never uses pyplot, whose current figure is a global of
+the process. Text in an SVG stays text, and the browser draws it with the reader's fonts. A PNG
+needs a font on this machine: if no installed font has Chinese characters, the PNG shows code points
+and says so. It never shows empty boxes.
+
+A reader who cannot tell two colours apart can tell two lines apart: each has a marker of its own.
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,26 +27,36 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Write = Callable[[str], str]
-"""Makes a text from data fit to be drawn."""
+"""Turns text from data into text that can be drawn."""
 
 Plot = Callable[[Axes, Write], None]
-"""Draws on axes; every text from data goes through the function that it is given."""
+"""Draws on axes. Every text from data goes through its second argument."""
 
-BLUE, ORANGE, GREY, PALE, INK = "#2563a8", "#c2570c", "#6b7280", "#e5e7eb", "#1f2933"
+PALETTE = {
+    "page": ("#ffffff", "#14181d"),
+    "ink": ("#1f2933", "#e3e7ec"),
+    "soft": ("#5b6572", "#a3adb9"),
+    "line": ("#e2e5ea", "#343c46"),
+    "blue": ("#0b69a8", "#5cb0ee"),
+    "vermilion": ("#c8540a", "#f58b45"),
+    "green": ("#00805c", "#2fc096"),
+    "purple": ("#a64d86", "#dc8fbe"),
+    "ochre": ("#a37000", "#e6b340"),
+    "sky": ("#3a96c8", "#93cdf2"),
+}
+"""Name -> colour on a light page and on a dark page. The lines' colours are those of Okabe and Ito,
+darkened or lightened until they have enough contrast with the page."""
 
-COLOURS = (
-    *(BLUE, ORANGE, "#2e7d4f", "#8b3f8f", "#b8860b", "#0e7c86", "#a33b3b", GREY),
-    *("#e06aa4", "#7a9a01", "#4b3b8f", "#7fb2e5"),
-)
+PAGE, INK, GREY, PALE, BLUE, ORANGE, *_OTHERS = (light for light, _ in PALETTE.values())
+LINE_COLOURS = (BLUE, ORANGE, *_OTHERS, INK, GREY)
+LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+"""Their number and that of the colours have no common divisor: 88 lines differ."""
 
-_MANY_LINES = 6
-"""From so many lines on their names stand beside the plot, where they hide nothing."""
-
-_MANY_POINTS = 30
-"""From so many points on a line shows no single ones."""
+_NUM_MARKERS = 8
+"""A line with more points has markers on about so many of them."""
 
 LATIN_FONT = "DejaVu Sans"
-"""It comes with matplotlib, so it is always there."""
+"""matplotlib includes it, so it is always available."""
 
 CHINESE_FONTS = (
     "Noto Sans CJK SC",
@@ -67,16 +80,16 @@ CHINESE_FONTS = (
     "Noto Sans CJK TC",
     "Noto Sans CJK JP",
 )
-"""The best first; the last ones draw Chinese with the shapes of other countries."""
+"""Best first. The last ones draw Chinese with Traditional Chinese or Japanese glyph shapes."""
 
 _SAMPLE = "的我你是了不在一有這們說"
-"""A font for Chinese has all of these, simplified and traditional."""
+"""A Chinese font has all of these characters, simplified and traditional."""
 
 _LONGEST_LABEL = 20
-
 _FONT_SIZE = 8.5  # points
-
-_HEAD = 0.4  # inches above the plots of a picture
+_SMALL = 7.5  # points
+_LEGEND_LINE = 0.16  # inches
+_HEAD = 0.4  # inches above the plots of a PNG
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -84,7 +97,7 @@ _HEAD = 0.4  # inches above the plots of a picture
 
 @cache
 def chinese_font() -> str | None:
-    """The installed font that draws Chinese best, by its name; None where there is none."""
+    """The name of the installed font that draws Chinese best, or None."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     likely = sorted(name for name in installed if "CJK" in name or "Han" in name)
     for name in (*CHINESE_FONTS, *likely):
@@ -94,7 +107,7 @@ def chinese_font() -> str | None:
 
 
 def font_families() -> list[str]:
-    """The families that draw a text, the first that has a character draws it."""
+    """The font families of a PNG. The first that has a character draws it."""
     found = chinese_font()
     return [LATIN_FONT, found] if found else [LATIN_FONT]
 
@@ -106,7 +119,7 @@ def _has(family: str, char: str) -> bool:
 
 
 def visible(text: str, longest: int = _LONGEST_LABEL) -> str:
-    """A text from data as a label: what has no ink is shown, and what is too long is cut."""
+    """Text from data as a label, truncated; characters without ink are shown as escapes."""
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     if not cut.strip(" "):
         return "␣" * len(cut)
@@ -114,7 +127,7 @@ def visible(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 
 def drawable(text: str) -> str:
-    """A label without a character that no font here can draw: those are written as escapes."""
+    """A label in which characters that no installed font can draw are shown as escapes."""
     return "".join(
         c if any(_has(family, c) for family in font_families()) else _escape(c)
         for c in visible(text)
@@ -122,12 +135,12 @@ def drawable(text: str) -> str:
 
 
 def font_note() -> str:
-    """What a picture has to say about its fonts; empty where Chinese can be drawn."""
+    """The sentence in a PNG about missing fonts; empty if Chinese can be drawn."""
     if chinese_font():
         return ""
     return (
-        "No font with Chinese characters is installed where this was drawn (Noto Sans CJK is one): "
-        "they are written as code points."
+        "No Chinese font is installed on the machine that drew this. Chinese characters are shown "
+        "as code points. Install a font such as Noto Sans CJK."
     )
 
 
@@ -138,14 +151,16 @@ def _escape(character: str) -> str:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def as_svg(plot: Plot, width: float = 4.7, height: float = 2.9) -> str:
-    """A plot as an ``<svg>`` element for a page; equal plots give equal text.
+def as_svg(plot: Plot, width: float = 4.2, height: float = 2.8) -> str:
+    """A plot as an ``<svg>`` element for a page. Equal plots give equal text on every machine.
+
+    Its colours are CSS variables named by ``PALETTE``, so that a page can have a dark version.
 
     Args:
-        width, height: in inches, to which the letters are in proportion; it scales to the page.
+        width, height: in inches. The page scales the whole plot, letters included.
     """
     out = io.StringIO()
-    with _style():
+    with _style([LATIN_FONT]):
         figure = Figure(figsize=(width, height))
         axes = figure.add_subplot()
         plot(axes, visible)
@@ -153,7 +168,17 @@ def as_svg(plot: Plot, width: float = 4.7, height: float = 2.9) -> str:
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(out, format="svg", metadata=nothing, transparent=True)
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    # Only tags have colours: what matplotlib writes between them has no "<" or ">".
+    return re.sub(r"<[^<>]+>", _with_variables, text[text.index("<svg") :])
+
+
+def _with_variables(tag: re.Match[str]) -> str:
+    names = {light: name for name, (light, _) in PALETTE.items()}
+    return re.sub(
+        r"#[0-9a-f]{6}\b",
+        lambda found: f"var(--{names[found[0]]}, {found[0]})" if found[0] in names else found[0],
+        tag[0],
+    )
 
 
 def as_png(
@@ -163,18 +188,18 @@ def as_png(
     width: float = 4.7,
     height: float = 3.2,
 ) -> bytes:
-    """Plots side by side as one picture.
+    """Plots side by side as one PNG.
 
     Args:
-        title: above all; text from data in it must be ``drawable`` already.
-        columns: plots in a row.
+        title: above the plots. Text from data in it must be ``drawable`` already.
+        columns: plots per row.
         width, height: of each plot, in inches.
     """
     out = io.BytesIO()
     columns = min(columns, len(plots))
     rows = -(-len(plots) // columns)
     note = font_note()
-    with _style():
+    with _style(font_families()):
         figure = Figure(figsize=(width * columns, height * rows + _HEAD))
         heading = "\n".join(filter(None, (title, note)))
         top = 1 - 0.1 / (height * rows + _HEAD)
@@ -191,20 +216,21 @@ def as_png(
 def _place(
     figure: Figure, axes: Axes, left: float, bottom: float, width: float, height: float
 ) -> None:
-    """Give axes their place on the figure, in inches, with room for what stands around them.
+    """Set the position of axes on the figure, in inches, with room for labels and legend.
 
     matplotlib's own layouts measure every letter, in the fonts of this machine, and take longer
-    than the drawing. The width of a label is known well enough from its characters, and then an
-    SVG is the same wherever it is drawn.
+    than the drawing. An estimate from the number of characters is good enough, and with it an SVG
+    is the same on every machine.
     """
     ticks = axes.yaxis.get_major_formatter().format_ticks(axes.yaxis.get_majorticklocs().tolist())
     labels = max((_width_of(text) for text in ticks), default=0.0)
     around_left = 0.14 + labels + (0.24 if axes.get_ylabel() else 0.0)
     around_bottom, around_top, around_right = 0.52, 0.3, 0.16
-    legend = axes.get_legend()
-    names = [text.get_text() for text in legend.get_texts()] if legend else []
-    if len(names) >= _MANY_LINES:
-        around_right += 0.45 + 0.8 * max(map(_width_of, names))
+    names = axes.get_legend_handles_labels()[1]
+    entry = 0.5 + 0.9 * max(map(_width_of, names), default=0.0)
+    legend_columns = max(1, int((width - 0.2) / entry))
+    if len(names) > 1:
+        around_bottom += 0.12 + _LEGEND_LINE * -(-len(names) // legend_columns)
     inner_width = width - around_left - around_right
     inner_height = height - around_bottom - around_top
     whole = figure.get_size_inches()
@@ -216,20 +242,34 @@ def _place(
             inner_height / whole[1],
         )
     )
-    axes.xaxis.set_label_coords(0.5, -0.26 / inner_height)
+    # A title begins at the left edge and a long label ends at the right edge, to use all the width.
+    title = axes.get_title(loc="left")
+    axes.set_title(title, loc="left", x=-(around_left - 0.08) / inner_width)
+    half_label = _width_of(axes.get_xlabel()) / 2 / inner_width
+    axes.xaxis.set_label_coords(min(0.5, 1 - half_label), -0.26 / inner_height)
     axes.yaxis.set_label_coords(-(around_left - 0.18) / inner_width, 0.5)
+    if len(names) > 1:
+        # Below the plot, where it hides no line.
+        axes.legend(
+            fontsize=_SMALL,
+            ncols=legend_columns,
+            loc="upper left",
+            bbox_to_anchor=(-(around_left - 0.08) / inner_width, -0.47 / inner_height),
+            borderpad=0,
+            borderaxespad=0,
+        )
 
 
 def _width_of(label: str) -> float:
-    """About how wide a tick's label is, in inches."""
+    """The estimated width of a tick label, in inches."""
     ems = sum(1.0 if east_asian_width(c) in "WF" else 0.64 for c in label)
     return ems * _FONT_SIZE / 72
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def _style(families: list[str]) -> Iterator[None]:
     settings: Any = {
-        "font.family": font_families(),
+        "font.family": families,
         "font.size": _FONT_SIZE,
         "axes.titlesize": 9.5,
         "axes.titley": 1.0,  # else matplotlib measures all that might be in the way
@@ -250,12 +290,12 @@ def _style() -> Iterator[None]:
         "grid.linewidth": 0.6,
         "lines.linewidth": 1.6,
         "legend.frameon": False,
-        "figure.facecolor": "white",
+        "figure.facecolor": PAGE,
         "svg.fonttype": "none",
         "svg.hashsalt": "tidemill",
     }
     with rc_context(settings), warnings.catch_warnings():
-        # Only where an SVG is laid out without the reader's fonts; a PNG has been made drawable.
+        # Only an SVG lacks glyphs here, and the reader's fonts draw it; a PNG is drawable.
         warnings.filterwarnings("ignore", message=r"(?s).*Glyph .* missing from font")
         yield
 
@@ -266,12 +306,12 @@ def _style() -> Iterator[None]:
 def histogram(
     title: str, label: str, bins: Sequence[tuple[int, int, int]], marks: Mapping[str, int]
 ) -> Plot:
-    """How many have which length.
+    """A histogram of lengths.
 
     Args:
-        bins: (first length, last length, how many); a last bin that is wider than the others
-            stands for all that is longer, and is drawn in another colour.
-        marks: name -> length, drawn as a line across.
+        bins: (first length, last length, count). A last bin that is wider than the others counts
+            all longer ones and has another colour.
+        marks: name -> length, drawn as a vertical line.
     """
 
     def plot(axes: Axes, write: Write) -> None:
@@ -291,16 +331,16 @@ def histogram(
             color=[*[BLUE] * (len(bins) - 1), ORANGE if open_end else BLUE],
         )
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.margins(y=0.14)  # room for what is written above the bars
+        axes.margins(y=0.14)  # room for the text above the bars
         if open_end:
             axes.annotate(
-                f"{bins[-1][0]:,} and more: {bins[-1][2]:,}",
+                f"{bins[-1][0]:,} or more: {bins[-1][2]:,}",
                 (1, 1),
                 (0, -8),
                 xycoords="axes fraction",
                 textcoords="offset points",
                 ha="right",
-                fontsize=7.5,
+                fontsize=_SMALL,
                 color=ORANGE,
             )
         for name, length in marks.items():
@@ -311,14 +351,14 @@ def histogram(
                 (3, -8),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
-                fontsize=7.5,
+                fontsize=_SMALL,
             )
 
     return plot
 
 
 def bars(title: str, label: str, values: Sequence[tuple[str, float]]) -> Plot:
-    """Horizontal bars with their names, the first on top."""
+    """Horizontal bars with their names, the first at the top."""
 
     def plot(axes: Axes, write: Write) -> None:
         axes.set_title(title)
@@ -332,7 +372,7 @@ def bars(title: str, label: str, values: Sequence[tuple[str, float]]) -> Plot:
 
 
 def changes(title: str, label: str, values: Sequence[tuple[str, float, float]]) -> Plot:
-    """(name, before, now) in rows: an open ring before, a filled one now, a line between."""
+    """A row for each (name, before, now): a ring for before, a dot for now, a line between."""
 
     def plot(axes: Axes, write: Write) -> None:
         axes.set_title(title)
@@ -342,7 +382,7 @@ def changes(title: str, label: str, values: Sequence[tuple[str, float, float]]) 
         rows = range(len(values))
         colours = [ORANGE if b > n else BLUE for b, n in zip(before, now, strict=True)]
         axes.hlines(rows, before, now, color=colours, linewidth=1.6)
-        axes.scatter(before, rows, s=18, facecolor="white", edgecolor=GREY, zorder=3)
+        axes.scatter(before, rows, s=18, facecolor=PAGE, edgecolor=GREY, zorder=3)
         axes.scatter(now, rows, s=20, color=colours, zorder=3)
         _name_rows(axes, [write(name) for name, *_ in values])
 
@@ -356,19 +396,18 @@ def curves(
     *,
     y_label: str = "",
     log_x: bool = False,
+    log_y: bool = False,
     share: bool = False,
     mark: tuple[float, str] | None = None,
-    markers: bool = False,
     dashed: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Plot:
     """Lines through points.
 
     Args:
-        lines: name -> points; one line needs no name.
-        share: the upright axis shows shares, from 0 to 100 %.
-        mark: a place on the level axis, and what it is.
-        markers: show the points, unless they are many.
-        dashed: further points of lines that have a name in ``lines``, in the same colour.
+        lines: name -> points. A line with an empty name has neither markers nor a legend.
+        share: the y axis shows shares, from 0 to 100 %.
+        mark: a position on the x axis and its name, drawn as a vertical line.
+        dashed: name of a line -> points of a second, dashed line in the same colour.
     """
 
     def plot(axes: Axes, write: Write) -> None:
@@ -378,22 +417,27 @@ def curves(
         axes.grid()
         axes.margins(x=0.02)
         for place, (name, points) in enumerate(lines.items()):
-            colour = COLOURS[place % len(COLOURS)]
+            colour = LINE_COLOURS[place % len(LINE_COLOURS)]
+            marker = LINE_MARKERS[place % len(LINE_MARKERS)] if name else None
             for some, style in ((points, "-"), ((dashed or {}).get(name, ()), (0, (3, 2)))):
                 if some:
-                    marker = "o" if markers and len(some) < _MANY_POINTS else None
+                    step = max(1, len(some) // _NUM_MARKERS)
                     axes.plot(
                         *zip(*some, strict=True),
                         color=colour,
                         linestyle=style,
                         marker=marker,
-                        markersize=3,
+                        # Each line begins elsewhere, so that no marker hides another.
+                        markevery=(place * step // len(lines), step),
+                        markersize=4,
                         label=write(name) if style == "-" else None,
                     )
         whole = all(isinstance(x, int) for points in lines.values() for x, _ in points)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
         if log_x:
             axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
         if share:
             axes.set_ylim(0, 1.02)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -409,14 +453,9 @@ def curves(
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 ha="right",
-                fontsize=7.5,
+                fontsize=_SMALL,
                 color=ORANGE,
             )
-        if len(lines) > 1 and any(lines.values()):
-            if len(lines) >= _MANY_LINES:
-                axes.legend(fontsize=7.5, loc="upper left", bbox_to_anchor=(1.0, 1.02))
-            else:
-                axes.legend(fontsize=7.5)
 
     return plot
 
