@@ -48,7 +48,8 @@ from pipeline.text.config import TextConfig
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.vocabulary import VocabularyConfig
 from warehouse.files import FileRef, PageRef, keep_file
-from warehouse.registry import Registry, Version
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import Version
 from warehouse.tables.columns import count_words, ragged_column
 from warehouse.tables.example_schemas import LABELS, contradicting_labels, merged_words, words_table
 from warehouse.tables.handles import TableRef

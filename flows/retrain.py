@@ -79,7 +79,8 @@ from pipeline.training.config import TrainingConfig
 from pipeline.training.loop import DivergedError, check_vectors, numerics
 from pipeline.training.ranks import num_gpus
 from warehouse.checkpoints import CheckpointRef
-from warehouse.registry import Registry, Version
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import Version
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import Tables
 from warehouse.word_vectors import VectorFile, find_vectors

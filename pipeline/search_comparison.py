@@ -60,6 +60,10 @@ def compare_searches(predictor: Predictor, text: str, *, max_tokens: int) -> lis
     if max_tokens < 1:
         raise InputError(f"max_tokens is {max_tokens}: it must be at least 1")
     ids = predictor.encoded(predictor.tokenized([text]))
+    if isinstance(predictor, Seq2SeqPredictor) and not len(ids[0]):
+        # Nothing has one translation, which needs no search.
+        names = ("greedy", *(f"beam {width}" for width in WIDTHS), "exhaustive")
+        return [SearchResult(name, "", 0.0, 0.0, 0) for name in names]
     memory, hidden, first = predictor.start(ids)
     if isinstance(predictor, Seq2SeqPredictor):
         max_tokens = int(predictor.limits(ids, max_tokens))

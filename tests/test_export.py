@@ -31,7 +31,9 @@ from pipeline.text.vocabulary import Vocabulary
 from pipeline.training.config import TrainingConfig
 from pipeline.training.loop import fit
 from warehouse.checkpoints import Checkpoints, read_checkpoint
-from warehouse.registry import DatasetInfo, Publication, Registry, Version
+from warehouse.registry.publication import DatasetInfo, Publication
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import Version
 from warehouse.tables.example_schemas import token_table
 from warehouse.tables.tables import Tables
 

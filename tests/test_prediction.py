@@ -25,6 +25,7 @@ from pipeline.problems.batches import Examples
 from pipeline.problems.predictor import BATCH_ROWS, ModelConfig, Predictor
 from pipeline.problems.ragged import Ragged
 from pipeline.problems.seq2seq.problem import EXTRA_WORDS
+from pipeline.search_comparison import compare_searches
 from pipeline.text.config import TextConfig
 from pipeline.text.vocabulary import EOS, SPECIALS, Vocabulary
 from pipeline.training.config import TrainingConfig
@@ -148,11 +149,30 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones() -> None:
         ("temperature", float("nan"), "at least 0"),
         ("temperature", True, "give a number"),
         ("seed", -1, "at least 0"),
+        ("seed", 10**400, "below 2"),
+        ("top", [3], "whole number"),
     ],
 )
 def test_parameters_are_checked(name: str, value: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"{name} is .*{said}"):
         trained(LanguageModel(), epochs=1).predict(["今"], **{name: value})
+
+
+@pytest.mark.parametrize("parameters", [{}, {"beam": 1}, {"top": 3}], ids=str)
+def test_nothing_translates_to_nothing(parameters: dict[str, int]) -> None:
+    predictor = trained(Seq2Seq(), epochs=1)
+    texts = ["", " ", "今天", "\t\n\u3000", "<b></b>"]
+    answers = predictor.predict(texts, **parameters)
+    assert [[one.text for one in answers[row]] for row in (0, 1, 3, 4)] == [[""]] * 4
+    assert len(answers[2]) == parameters.get("top", 1)
+    assert predictor.predict([""], **parameters) == answers[:1]
+    assert {each.text for each in compare_searches(predictor, " ", max_tokens=5)} == {""}
+
+
+@pytest.mark.parametrize("value", [3.0, np.int64(3), np.float32(3)], ids=repr)
+def test_a_whole_number_is_one_however_it_is_written(value: Any) -> None:
+    predictor = trained(NextWord(window=3), epochs=1)
+    assert predictor.predict(["今"], top=value) == predictor.predict(["今"], top=3)
 
 
 def test_the_configuration_reads_back() -> None:
@@ -179,7 +199,7 @@ def test_an_answer_is_as_long_as_its_source_allows(
         predictor.model.head.output.bias[EOS] = -30  # it would never end by itself
     predictor.config = replace(predictor.config, length_ratio=1.5)
     monkeypatch.setattr(predictor, "text_of", lambda words: str(len(words)))
-    texts = ["我想去北京看看", "你", "", "今天天气"]
+    texts = ["我想去北京看看", "你", "今天天气"]
     sources = predictor.encoded(predictor.tokenized(texts)).lengths.tolist()
     wanted = [min(12, math.ceil(1.5 * length) + EXTRA_WORDS) for length in sources]
     answers = predictor.predict(texts, beam=width, max_tokens=12)

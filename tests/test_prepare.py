@@ -30,7 +30,7 @@ from pipeline.text.vocabulary import VocabularyConfig
 from pipeline.training.config import TrainingConfig
 from warehouse.checkpoints import Checkpoint, read_checkpoint
 from warehouse.errors import StorageError
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 from warehouse.tables.tables import Tables
 
 

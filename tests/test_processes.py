@@ -22,7 +22,7 @@ from pipeline.networks.recurrent import NetworkConfig
 from pipeline.problems import LanguageModel
 from pipeline.text.config import TextConfig
 from pipeline.training.config import TrainingConfig
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 
 SETTINGS: dict[str, Any] = {
     "name": "characters",

@@ -5,13 +5,9 @@ import json
 import zlib
 from typing import Any
 
-from warehouse.publication import (
-    Publication,
-    fit_key,
-    fit_param,
-    leaderboard_view,
-    pinned_requirements,
-)
+from warehouse.registry.package import pinned_requirements
+from warehouse.registry.pages import leaderboard_view
+from warehouse.registry.publication import Publication, fit_key, fit_param
 
 
 def publication(**changes: Any) -> Publication:

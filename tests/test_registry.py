@@ -16,10 +16,11 @@ import urllib.error
 import urllib.request
 import venv
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
@@ -36,8 +37,11 @@ from pipeline.text.config import TextConfig
 from pipeline.text.vocabulary import Vocabulary, VocabularyConfig
 from warehouse.checkpoints import Checkpoints
 from warehouse.errors import StorageError
-from warehouse.publication import REQUIREMENTS, DatasetInfo, Publication, pinned_requirements
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry import package
+from warehouse.registry.package import REQUIREMENTS, pinned_requirements
+from warehouse.registry.publication import DatasetInfo, Publication
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import VersionInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "输入法 next word"
@@ -62,9 +66,13 @@ class Predictor:
     def __init__(self, words, bias):
         self.words, self.bias = words, bias
 
-    @classmethod
-    def from_checkpoint(cls, config, weights, vocabularies, device):
-        return cls(json.loads(vocabularies["vocabulary"]), float(weights["bias"][0]))
+    def checked_parameters(self, parameters):
+        for name, value in parameters.items():
+            if name not in ("top", "temperature", "max_length"):
+                raise ValueError(f"this has no parameter {name!r}: it takes top, temperature")
+            if isinstance(value, str) or value is not None and value < 1:
+                raise ValueError(f"{name} is {value!r}: give a whole number")
+        return {name: value for name, value in parameters.items() if value is not None}
 
     def predict(self, texts, *, top=2, temperature=1.0, max_length=None, seed=0):
         if any("坏" in text for text in texts):
@@ -74,17 +82,33 @@ class Predictor:
              for rank, word in enumerate(self.words[:top])]
             for text in texts
         ]
+
+
+def load_predictor(config, weights, vocabularies, device):
+    return Predictor(json.loads(vocabularies["vocabulary"]), float(weights["bias"][0]))
 """
 
 
 def write_package(directory: Path, voice: str) -> Path:
-    package = directory / f"code-{voice}" / "pipeline"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text('"""Stand-in."""\n')
-    (package / "prediction.py").write_text(PREDICTION)
-    (package / "voice.py").write_text(f"VOICE = {voice!r}\n")
-    (package / "notes.txt").write_text("stays at home")
-    return package
+    folder = directory / f"code-{voice}" / "pipeline"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text('"""Stand-in."""\n')
+    (folder / "prediction.py").write_text(PREDICTION)
+    (folder / "voice.py").write_text(f"VOICE = {voice!r}\n")
+    (folder / "notes.txt").write_text("stays at home")
+    return folder
+
+
+travelling: list[Path] = []
+"""The package that travels with the publication that was made last."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_package() -> Iterator[None]:
+    """Let a small package travel in place of ours, unless a test asks for ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "package_directory", lambda: travelling[0])
+        yield
 
 
 def publication(root: Path, **changes: Any) -> Publication:
@@ -93,6 +117,7 @@ def publication(root: Path, **changes: Any) -> Publication:
     code = root / f"code-{voice}" / "pipeline"
     if not code.is_dir():
         write_package(root, voice)
+    travelling[:] = [changes.pop("code", code)]
     ref = Checkpoints(root).save(
         {"problem": "next_word"},
         {"bias": torch.tensor([bias])},
@@ -138,7 +163,6 @@ def publication(root: Path, **changes: Any) -> Publication:
         "examples": ["今天 天气", "我 想"],
         "parameters": {"top": (int, 2), "temperature": (float, 1.0), "max_length": (int, None)},
         "retraining": "r1",
-        "code": str(code),
     }
     return Publication(**{**values, **changes})
 
@@ -198,7 +222,7 @@ def test_a_publication_becomes_a_version(registry: Registry, root: Path) -> None
 
 def test_scores_are_final_and_curves_are_curves(registry: Registry, root: Path) -> None:
     version = registry.publish(publication(root))
-    client = registry._client
+    client = registry._store.client
     (info,) = registry.versions(NAME)
     assert info.metrics == {
         "train/loss": 3.0,
@@ -239,7 +263,7 @@ def test_scores_are_final_and_curves_are_curves(registry: Registry, root: Path) 
 
 def test_samples_and_long_settings_are_on_the_run(registry: Registry, root: Path) -> None:
     version = registry.publish(publication(root))
-    run = registry._client.get_run(version.run_id)
+    run = registry._store.client.get_run(version.run_id)
     table = json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())
     assert table == {
         "columns": ["prompt", "prediction", "reference"],
@@ -252,7 +276,7 @@ def test_samples_and_long_settings_are_on_the_run(registry: Registry, root: Path
 
 def test_the_leaderboard_is_a_saved_view(registry: Registry, root: Path) -> None:
     registry.publish(publication(root, ranked_by="test/perplexity", greater_is_better=False))
-    experiment = registry._client.get_experiment_by_name(NAME)
+    experiment = registry._store.client.get_experiment_by_name(NAME)
     assert experiment is not None
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     saved = json.loads(experiment.tags["mlflow.sharedViewState.leaderboard"])
@@ -315,11 +339,13 @@ def test_files_are_shown_with_a_version(registry: Registry, root: Path, tmp_path
 
     def shown() -> str:
         info = registry.versions(version.name)[0]
-        run = registry._client.get_run(info.run_id)
+        run = registry._store.client.get_run(info.run_id)
         assert run.data.tags["profile"].startswith("profiles/")
-        names = [each.path for each in registry._client.list_artifacts(info.run_id)]
+        names = [each.path for each in registry._store.client.list_artifacts(info.run_id)]
         assert names.count("profile.html") == 1
-        return Path(registry._client.download_artifacts(info.run_id, "profile.html")).read_text()
+        return Path(
+            registry._store.client.download_artifacts(info.run_id, "profile.html")
+        ).read_text()
 
     assert shown() == "<p>first"
     page.write_text("<p>second")
@@ -395,7 +421,7 @@ def test_the_real_pipeline_travels(registry: Registry, root: Path, problem: Prob
             root,
             checkpoint=str(root / ref.path),
             checkpoint_digest=ref.digest,
-            code="",
+            code=ROOT / "pipeline",
             parameters=here.parameters,
         )
     )
@@ -436,7 +462,7 @@ def test_what_travels_is_the_checkpoint_the_code_and_nothing_else(
     registry: Registry, root: Path
 ) -> None:
     version = registry.publish(publication(root))
-    directory = Path(registry._client.get_logged_model(version.model_id).artifact_location)
+    directory = Path(registry._store.client.get_logged_model(version.model_id).artifact_location)
     registry.load(NAME, version=1).predict(["x"])
     files = {path.relative_to(directory).as_posix() for path in directory.rglob("*.*")}
     assert files == {
@@ -504,7 +530,7 @@ def test_promotion_names_the_champion_and_the_one_before(registry: Registry, roo
     before = _by_number(registry)[1]
     assert before.aliases == ("previous_champion",)
     assert "champion" not in before.tags
-    model = registry._client.get_registered_model(NAME)
+    model = registry._store.client.get_registered_model(NAME)
     assert model.tags["champion"] == "v3 gru: top-5 41.8% ppl 85.0"
 
     registry.promote(NAME, 3, "said again")
@@ -560,11 +586,10 @@ def test_a_wrong_question_gets_a_sentence(published: Path, tmp_path: Path) -> No
         (lambda: registry.load(NAME, variant="lstm"), "no version of the variant 'lstm'; it has"),
         (lambda: registry.load("nobody", variant="lstm"), "no registered model 'nobody'"),
         (lambda: registry.promote(NAME, 7, "x"), "has no version 7; it has 1, 2"),
-        (lambda: registry.promote('it\'s "odd"', 1, "x"), "could not be promoted"),
+        (lambda: registry.promote('it\'s "odd"', 1, "x"), "no registered model"),
         (lambda: registry.leaderboard_page("nobody"), "no registered model 'nobody'"),
         (lambda: registry.rollback(NAME), "has no earlier champion to go back to"),
         (lambda: registry.rollback("nobody"), f"no registered model 'nobody'; there are {NAME}"),
-        (lambda: registry.server_command("0.0.0.0"), "cannot listen on '0.0.0.0'; use 127.0.0.1"),
         (lambda: Registry(tmp_path / "file" / "below"), "the registry cannot be opened"),
     ]
     (tmp_path / "file").write_text("")
@@ -584,7 +609,9 @@ def test_without_a_champion_nothing_is_loaded_by_default(registry: Registry, roo
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a/b"}, "leave out slashes and colons"),
+        ({"name": "a/b"}, "leave out slashes, colons and control characters"),
+        ({"name": "a\nb"}, "leave out slashes, colons and control characters"),
+        ({"name": ".."}, "do not begin with a blank or two dots"),
         ({"key": "it's"}, "use letters, digits"),
         ({"variant": "champion"}, "cannot be an alias"),
         ({"variant": "v1"}, "cannot be an alias"),
@@ -594,7 +621,7 @@ def test_without_a_champion_nothing_is_loaded_by_default(registry: Registry, roo
         ({"ranked_by": "test/bleu"}, "no score 'test/bleu' to rank by; there are test/top_5"),
         ({"checkpoint": "/nowhere"}, "checkpoint /nowhere cannot be read"),
         ({"checkpoint_digest": "0" * 64}, "does not have the digest"),
-        ({"code": "/nowhere"}, "the package /nowhere has no module prediction"),
+        ({"code": Path("/nowhere")}, "the package /nowhere has no module prediction"),
     ],
 )
 def test_what_cannot_be_published_leaves_nothing_behind(
@@ -608,11 +635,11 @@ def test_what_cannot_be_published_leaves_nothing_behind(
 def test_a_wrong_input_gets_a_sentence(published: Path) -> None:
     model = Registry(published).load(NAME)
     asked: list[tuple[list[str] | pd.DataFrame, dict[str, Any], str]] = [
-        (["x"], {"beam": 3}, "takes no parameter 'beam'; it takes top, temperature, max_length"),
-        (["x"], {"top": "many"}, "cannot take this input: .*top"),
-        (["坏"], {}, "cannot take this input: cannot read this"),
-        (pd.DataFrame({"prompt": ["x"]}), {}, "reads the column 'text'; the frame has prompt"),
-        (pd.DataFrame({"text": [1]}), {}, "cannot take this input: Incompatible input types"),
+        (["x"], {"beam": 3}, "this has no parameter 'beam': it takes top, temperature"),
+        (["x"], {"top": "many"}, "top is 'many': give a whole number"),
+        (["坏"], {}, "cannot read this"),
+        (pd.DataFrame({"prompt": ["x"]}), {}, "reads the column 'text': the .* are 'prompt'"),
+        (pd.DataFrame({"text": [1]}), {}, "row 1 is a number, 1: give a text"),
     ]
     for texts, params, message in asked:
         with pytest.raises(StorageError, match=message):
@@ -633,11 +660,100 @@ def test_a_version_that_was_tampered_with_is_not_loaded(
 ) -> None:
     registry = Registry(shutil.copytree(published, tmp_path / "root"))
     model_id = _by_number(registry)[1].model_id
-    directory = Path(registry._client.get_logged_model(model_id).artifact_location)
+    directory = Path(registry._store.client.get_logged_model(model_id).artifact_location)
     file = directory / "artifacts" / part
     file.write_text(file.read_text().replace("next_word", "other").replace("!", "?"))
     with pytest.raises(StorageError, match="are not those that were published"):
         registry.load(NAME, version=1)
+
+
+NASTY = [
+    "a?b",
+    "a?mode=ro",
+    "a%41b",
+    "%3F%",
+    "a#b",
+    "a;b",
+    "a b",
+    " a ",
+    "a&b=c",
+    "a:b@c",
+    "a\\b",
+    "it's",
+    'say "x"',
+    "both ' and \"",
+    "$(touch x)`touch y`",
+    "-rf",
+    "...",
+    "{0}%s",
+    "词😀",
+    "é\u0301",
+    "line\nbreak",
+    "a' OR name != 'a",
+    "x" * 200,
+]
+"""Names with characters that mean something in an address, a query, a shell or a format."""
+
+
+@pytest.mark.parametrize("folder", NASTY, ids=lambda each: ascii(each)[:20])
+def test_a_warehouse_may_lie_in_a_folder_of_any_name(
+    published: Path, tmp_path: Path, folder: str
+) -> None:
+    root = Path(shutil.copytree(published, tmp_path / "in" / folder / folder))
+    registry = Registry(root)
+    assert list(registry.load(NAME).predict(["x"])["prediction"]) == ["x天气!"]
+    assert registry.publish(publication(root, bias=3.0)).version == 3
+    assert not registry.publish(publication(root, bias=3.0)).new
+    info = registry.find(NAME, 3)
+    assert Registry(root).checkpoint_directory(info).is_relative_to(root)
+    found = sorted(path.relative_to(root).as_posix() for path in tmp_path.rglob("*.db"))
+    assert found == ["mlflow/mlflow.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [folder]
+
+
+@pytest.mark.parametrize("folder", ["a?b%41#c;d", 'it\'s "x"'])
+def test_a_new_database_lies_in_its_folder(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / folder
+    registry = Registry(root)
+    registry.publish(publication(root))
+    assert [path.relative_to(root).as_posix() for path in tmp_path.rglob("*.db")] == [
+        "mlflow/mlflow.db"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", registry.removal_of(registry.find(NAME, 1))],
+        env={**os.environ, "PATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert registry.versions(NAME) == []
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+
+
+def test_a_model_may_have_any_name(registry: Registry, root: Path) -> None:
+    names = [name.strip() for name in NASTY if not {":", "\n"} & set(name) and name != "..."]
+    for number, name in enumerate(names):
+        said = publication(root, name=name, bias=float(number), tags={"snapshot": name})
+        assert registry.publish(said).version == 1
+        registry.promote(name, 1, name)
+        assert not registry.publish(said).new
+        assert [one.tags["snapshot"] for one in registry.versions(name)] == [name]
+        assert registry.load(name).predict(["x"])["candidates"][0][0]["score"] == number
+        assert quote(name) in registry.page(name)
+        registry.note_decision(name, name)
+    assert registry.names() == sorted(names)
+    experiments = root / "mlflow" / "artifacts"
+    assert len(list(experiments.iterdir())) == len(names)
+    assert sorted(path.name for path in (root / "mlflow").iterdir() if path.is_dir()) == [
+        "artifacts"
+    ]
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5_000, 200_000])
@@ -770,14 +886,14 @@ def test_a_publication_that_was_killed_is_made_good_by_the_next(
 
     def killed() -> None:
         registry = Registry(root)
-        real = getattr(registry._client, method)
+        real = getattr(registry._store.client, method)
 
         def fatal(*args: Any, **kwargs: Any) -> None:
             if moment == "after":
                 real(*args, **kwargs)
             _die()
 
-        setattr(registry._client, method, fatal)
+        setattr(registry._store.client, method, fatal)
         registry.publish(wanted)
 
     assert _in_child(killed) == -signal.SIGKILL
@@ -792,10 +908,10 @@ def test_a_publication_that_was_killed_is_made_good_by_the_next(
     assert info.metrics["test/top_5"] == 0.418
     (run,) = _runs(registry)
     assert (run.info.run_id, run.info.status) == (info.run_id, "FINISHED")
-    experiment = registry._client.get_experiment_by_name(NAME)
+    experiment = registry._store.client.get_experiment_by_name(NAME)
     assert experiment is not None
     assert "mlflow.sharedViewState.leaderboard" in experiment.tags
-    models = registry._client.search_logged_models([experiment.experiment_id])
+    models = registry._store.client.search_logged_models([experiment.experiment_id])
     assert [model.model_id for model in models] == [info.model_id]
     # Nothing of the dead attempt takes up space.
     artifacts = Path(experiment.artifact_location)
@@ -823,14 +939,14 @@ def test_a_promotion_that_was_killed_is_completed_by_the_next(
 
     def killed() -> None:
         registry = Registry(root)
-        real = getattr(registry._client, method)
+        real = getattr(registry._store.client, method)
 
         def fatal(*args: Any, **kwargs: Any) -> None:
             if moment == "after":
                 real(*args, **kwargs)
             _die()
 
-        setattr(registry._client, method, fatal)
+        setattr(registry._store.client, method, fatal)
         registry.promote(NAME, 2, "better")
 
     assert _in_child(killed) == -signal.SIGKILL
@@ -886,7 +1002,7 @@ def test_a_version_loads_where_only_its_requirements_are(
     registry: Registry, root: Path, tmp_path: Path
 ) -> None:
     version = registry.publish(publication(root))
-    source = Path(registry._client.get_logged_model(version.model_id).artifact_location)
+    source = Path(registry._store.client.get_logged_model(version.model_id).artifact_location)
     model = shutil.copytree(source, tmp_path / "model")
     python = tmp_path / "venv" / "bin" / "python"
     venv.create(tmp_path / "venv", with_pip=True)
@@ -936,8 +1052,8 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def _runs(registry: Registry) -> list[Any]:
-    experiment = registry._client.get_experiment_by_name(NAME)
-    return [] if experiment is None else registry._search_runs(experiment, "")
+    experiment = registry._store.client.get_experiment_by_name(NAME)
+    return [] if experiment is None else registry._store.search_runs(experiment.experiment_id, "")
 
 
 def _by_number(registry: Registry) -> dict[int, VersionInfo]:

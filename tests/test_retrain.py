@@ -25,7 +25,7 @@ from pipeline.text.config import TextConfig
 from pipeline.text.vocabulary import VocabularyConfig
 from pipeline.training.config import TrainingConfig
 from warehouse.checkpoints import read_checkpoint
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 
 Run = Callable[..., RetrainReport]
 

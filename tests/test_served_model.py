@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from warehouse import served_model
-from warehouse.served_model import ServedModel, import_under_own_name, source_digest
+from warehouse.registry import served_model
+from warehouse.registry.served_model import ServedModel, import_under_own_name, source_digest
 
 PREDICTION = """
 import json
@@ -27,19 +27,23 @@ Candidate = namedtuple("Candidate", "text score")
 class Predictor:
     example = "a"
 
-    @classmethod
-    def from_checkpoint(cls, config, weights, vocabularies, device):
-        self = cls()
-        self.device, self.scale = device, float(weights["scale"][0])
-        self.words = json.loads(vocabularies["vocabulary"])
-        assert config == {"problem": "next_word"} and set(vocabularies) == {"vocabulary"}
-        return self
+    def __init__(self, words, scale, device):
+        self.words, self.scale, self.device = words, scale, device
+
+    def checked_parameters(self, parameters):
+        return {name: value for name, value in parameters.items() if value is not None}
 
     def predict(self, texts, *, top=3, max_length=9):
         return [
             [Candidate(f"{text}{word}{RULE}{max_length}", self.scale) for word in self.words[:top]]
             for text in texts
         ]
+
+
+def load_predictor(config, weights, vocabularies, device):
+    assert config == {"problem": "next_word"} and set(vocabularies) == {"vocabulary"}
+    words = json.loads(vocabularies["vocabulary"])
+    return Predictor(words, float(weights["scale"][0]), device)
 """
 
 
@@ -154,5 +158,5 @@ def test_the_file_stands_alone_and_ends_by_naming_its_model() -> None:
             else []
         )
     }
-    assert imported - sys.stdlib_module_names == {"mlflow", "pandas", "safetensors"}
+    assert imported - sys.stdlib_module_names == {"mlflow", "numpy", "pandas", "safetensors"}
     assert ast.unparse(tree.body[-1]) == "set_model(ServedModel())"

@@ -15,7 +15,7 @@ from pipeline.problems import Tagging
 from pipeline.records.contract import RecordsConfig
 from pipeline.splits.splits import SplitsConfig
 from pipeline.text.config import TextConfig
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 
 Run = Callable[..., RetrainReport]
 

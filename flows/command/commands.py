@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from prefect import Flow
 
     from flows.ingest import IngestReport
-    from warehouse.registry import Registry, VersionInfo
+    from warehouse.registry.registry import Registry
+    from warehouse.registry.versions import VersionInfo
 
 OK, FAILED = 0, 1
 
@@ -553,7 +554,7 @@ def _registry(parsed: argparse.Namespace) -> "Registry":
         raise InputError(
             f"{root} holds no models yet: run tidemill retrain demo, or name another warehouse"
         )
-    from warehouse.registry import Registry
+    from warehouse.registry.registry import Registry
 
     return Registry(root, server)
 

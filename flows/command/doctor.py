@@ -91,7 +91,7 @@ def _warehouse(root: Path) -> Check:
 
 
 def _registry(root: Path) -> Check:
-    from warehouse.registry import Registry
+    from warehouse.registry.registry import Registry
 
     remedy = "restore the folder mlflow from a backup, or move it away and retrain"
     return _try("models", lambda: ", ".join(Registry(root).names()) or "none yet", remedy)

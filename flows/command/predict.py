@@ -12,7 +12,9 @@ from pipeline.prediction import load_predictor
 from pipeline.search_comparison import SearchResult, compare_searches
 from warehouse.checkpoints import read_checkpoint
 from warehouse.durable import open_aside
-from warehouse.registry import LoadedModel, Registry, VersionInfo
+from warehouse.registry.loaded_model import LoadedModel
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import VersionInfo
 
 BATCH_SIZE = 256
 """Texts that a model sees at once."""

@@ -8,7 +8,8 @@ from pipeline.errors import InputError
 from pipeline.prediction import load_predictor
 from pipeline.problems.predictor import Candidate, Session
 from warehouse.checkpoints import read_checkpoint
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import VersionInfo
 
 UNDO = "/undo"
 """A line that takes the last word back."""

@@ -19,7 +19,8 @@ from pipeline.problems.predictor import Session
 from pipeline.text.vocabulary import BOS, EOS, UNK
 from warehouse.checkpoints import read_checkpoint
 from warehouse.durable import sync_path
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import VersionInfo
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import Tables
 

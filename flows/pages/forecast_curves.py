@@ -9,7 +9,8 @@ from flows.pages.design import design_digest
 from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from warehouse.files import PageRef, keep_file
-from warehouse.registry import Registry, Version
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import Version
 
 
 class ForecastCurve(BaseModel, frozen=True):

@@ -15,7 +15,8 @@ from flows.steps.keys import cached_task
 from flows.steps.steps import Steps
 from flows.training.train import FitReport
 from warehouse.files import PageRef, keep_file
-from warehouse.registry import Registry, Version
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import Version
 
 MANY_TIMES = 100
 """Losses with a larger ratio of the greatest to the least have a logarithmic axis."""

@@ -9,7 +9,7 @@ from flows.steps.steps import Steps
 from flows.training.train import FitReport, ScoreReport
 from pipeline.metrics import METRICS, paired_bootstrap
 from warehouse.checkpoints import CheckpointRef
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 from warehouse.tables.example_schemas import statistics_of
 from warehouse.tables.tables import Tables
 
@@ -64,12 +64,16 @@ def decide(
 
     ranked = sorted(candidates, key=lambda one: metric.rank_key(valid(one)))
     rows = [_row(one, metric_name) for one in ranked]
-    champion = registry.champion(name)
+    champion, lost = registry.champion(name), ""
+    if champion and not registry.holds_model(champion):
+        lost = f"The model files of the champion, version {champion.version}, are gone."
+        champion = None
     # What a person has taken back stays back, however well it scores.
     withdrawn = {one.version for one in registry.versions(name) if "rolled_back" in one.tags}
     standing = [one for one in ranked if one.version not in withdrawn]
     if not standing:
-        reason = "Every version of this retraining was rolled back before: nothing changes."
+        reason = f"{lost} Every version of this retraining was rolled back before: nothing changes."
+        reason = reason.strip()
         return Decision(champion.version if champion else None, reason, rows)
     best, *others = standing
     if math.isnan(valid(best)):
@@ -85,7 +89,7 @@ def decide(
         wins += f", of {len(standing)} variants; next is {others[0].variant} with "
         wins += shown(valid(others[0]))
     if champion is None or champion.version == best.version:
-        ending = "It stays the champion." if champion else "There was no champion before."
+        ending = "It stays the champion." if champion else lost or "There was no champion before."
         reason = f"{wins}. {ending}"
         registry.promote(name, best.version, reason)
         return Decision(best.version, reason, rows)

@@ -10,7 +10,7 @@ from flows.recipe import AnyProblem, Recipe
 from pipeline.errors import InputError
 from pipeline.prediction import read_config
 from warehouse.checkpoints import CheckpointRef, Checkpoints
-from warehouse.registry import Registry
+from warehouse.registry.registry import Registry
 
 
 @dataclass(frozen=True)

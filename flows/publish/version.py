@@ -18,8 +18,9 @@ from pipeline.networks.recurrent import Variant
 from pipeline.networks.variants import Baseline
 from pipeline.prediction import PREDICTORS
 from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
-from warehouse.publication import DatasetInfo, Publication
-from warehouse.registry import Registry, VersionInfo
+from warehouse.registry.publication import DatasetInfo, Publication
+from warehouse.registry.registry import Registry
+from warehouse.registry.versions import VersionInfo
 
 UNDEFINED_TAG = "undefined_scores"
 """The tag of a version that names its scores that are undefined."""
@@ -219,13 +220,14 @@ def shown_score(metric: str, value: float) -> str:
 def checkpoint_of(version: VersionInfo, root: Path, registry: Registry) -> CheckpointRef:
     """The checkpoint of a version; from the registry where this warehouse has lost it."""
     checkpoints = Checkpoints(root)
-    ref = CheckpointRef(
-        digest=version.tags["checkpoint"],
-        path=version.tags["checkpoint_path"],
-        num_bytes=int(version.tags["checkpoint_bytes"]),
+    # People edit tags and delete runs in MLflow's pages; the registry has the files all the same.
+    digest, path, num_bytes = (
+        version.tags.get(key, "") for key in ("checkpoint", "checkpoint_path", "checkpoint_bytes")
     )
-    if ref.intact(root):
-        return ref
+    if digest and path and num_bytes.isdecimal():
+        ref = CheckpointRef(digest=digest, path=path, num_bytes=int(num_bytes))
+        if ref.intact(root):
+            return ref
     found = read_checkpoint(registry.checkpoint_directory(version))
     return checkpoints.save(found.config, found.weights, found.vocabularies, found.history)
 

@@ -54,7 +54,7 @@ def _registry(root: Path) -> Any:
     server = tracking_uri()
     if server is None and not (root / "mlflow").is_dir():
         return None
-    from warehouse.registry import Registry
+    from warehouse.registry.registry import Registry
 
     return Registry(root, server)
 

@@ -1,10 +1,12 @@
 """Text in, text out: a trained model as people and programs ask it."""
 
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,15 +110,8 @@ class Predictor(ABC):
         Raises:
             InputError: for a parameter that this model does not have, or a value out of range.
         """
-        unknown = sorted(set(parameters) - set(self.parameters))
-        if unknown:
-            raise InputError(
-                f"{self.config.problem.name} has no parameter {unknown[0]!r}: "
-                f"it takes {', '.join(self.parameters)}"
-            )
-        for name, value in parameters.items():
-            _check_parameter(name, value, self.parameters[name][0])
-        chosen = {name: default for name, (_, default) in self.parameters.items()} | parameters
+        chosen = {name: default for name, (_, default) in self.parameters.items()}
+        chosen |= self.checked_parameters(parameters)
         answers: list[list[Candidate]] = [[] for _ in texts]
         # Texts of like length go through the network together: a batch waits for its longest.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -126,6 +121,25 @@ class Predictor(ABC):
             for row, answer in zip(rows, found, strict=True):
                 answers[row] = answer
         return answers
+
+    def checked_parameters(self, parameters: Mapping[str, Any]) -> dict[str, int | float]:
+        """The parameters as numbers of their types; without those that are None.
+
+        Raises:
+            InputError: for a parameter that this model does not have, or a value out of range.
+        """
+        for name in parameters:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters)
+                raise InputError(
+                    f"{self.config.problem.name} has no parameter {name!r}: "
+                    + (f"it takes {known}" if known else "it takes none")
+                )
+        return {
+            name: _checked_parameter(name, value, self.parameters[name][0])
+            for name, value in parameters.items()
+            if value is not None
+        }
 
     def session(self) -> "Session":
         """A text as somebody types it, with the likeliest next words at any moment.
@@ -166,18 +180,23 @@ class Predictor(ABC):
         """Answers to rows of ids, with every parameter given."""
 
 
-def _check_parameter(name: str, value: Any, kind: type) -> None:
-    """Refuse a value that a model cannot take.
+def _checked_parameter(name: str, value: Any, kind: type) -> int | float:
+    """A value as a number of its type.
 
     Raises:
-        InputError: with what it can.
+        InputError: for a value that a model cannot take, with those that it can.
     """
+    if isinstance(value, np.integer | np.floating):
+        value = value.item()
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or (kind is int and not float(value).is_integer()):
-        raise InputError(f"{name} is {value!r}: give a {'whole ' if kind is int else ''}number")
+    if not is_number or (kind is int and isinstance(value, float) and not value.is_integer()):
+        wanted = "a whole number" if kind is int else "a number"
+        raise InputError(f"{name} is {reprlib.repr(value)}: give {wanted}")
     least = 0 if name in ("temperature", "seed") else 1
     if not least <= value < 2**31:
-        raise InputError(f"{name} is {value}: it must be at least {least} and below 2 ** 31")
+        shown = reprlib.repr(value)
+        raise InputError(f"{name} is {shown}: it must be at least {least} and below 2 ** 31")
+    return int(value) if kind is int else float(value)
 
 
 def best_hypotheses(

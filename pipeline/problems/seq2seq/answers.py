@@ -29,13 +29,20 @@ class Seq2SeqPredictor(Predictor):
     def answer(  # type: ignore[override]
         self, ids: Ragged, *, top: int, max_tokens: int, beam: int
     ) -> list[list[Candidate]]:
-        memory, hidden, first = self.start(ids)
-        limits = self.limits(ids, max_tokens)
+        # Nothing has one translation, and it is certain.
+        answers = [[Candidate("", 0.0)] for _ in range(len(ids))]
+        rows = np.flatnonzero(ids.lengths).tolist()
+        if not rows:
+            return answers
+        filled = Ragged.of([ids[row] for row in rows])
+        memory, hidden, first = self.start(filled)
+        limits = self.limits(filled, max_tokens)
         found = best_hypotheses(self.model.step, memory, hidden, first, beam, limits, top)
-        return [
-            [Candidate(self.text_of(one.words), one.log_probability) for one in hypotheses]
-            for hypotheses in found
-        ]
+        for row, hypotheses in zip(rows, found, strict=True):
+            answers[row] = [
+                Candidate(self.text_of(one.words), one.log_probability) for one in hypotheses
+            ]
+        return answers
 
     def limits(self, ids: Ragged, max_tokens: int) -> Tensor:
         """Words of the answer to each source, at most, ``[B]``.

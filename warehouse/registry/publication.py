@@ -3,28 +3,19 @@
 Nothing here knows MLflow but by the forms that it asks for.
 """
 
-import base64
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import re
-import shutil
-import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, field_validator
 
-from warehouse.checkpoints import checkpoint_digest, read_checkpoint
 from warehouse.errors import StorageError
 
-# What a served version imports. Versions are pinned to those that the model was made with.
-REQUIREMENTS = ("mlflow-skinny", "torch", "numpy", "pandas", "jieba", "safetensors")
 _TYPES = {"string": str, "boolean": bool, "integer": int, "long": int, "double": float}
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-_NAME = re.compile(r"[^/:\s][^/:]{0,200}")
+_NAME = re.compile(r"(?!\.\.|\.$)[^/:\s\x00-\x1f\x7f][^/:\x00-\x1f\x7f]{0,200}")
 _VARIANT = re.compile(r"(?!v\d+$|latest$|champion$|previous_champion$)[a-z0-9_-]{1,100}")
 _UNFIT_KEY_CHARACTERS = re.compile(r"[^\w\-. :/]")
 _LONGEST_PARAM = 6000
@@ -49,9 +40,8 @@ class Publication(BaseModel, frozen=True):
     those under valid/ and test/ belong to the dataset of that context. `parameters` are what
     predict takes: name -> (type, default), the type one of string, boolean, integer, double.
     `ranked_by` names the score that orders the leaderboard; the first test score if empty.
-    `code` is the directory of the package that travels with the version; the importable package
-    `pipeline` if empty; `requirements` names the packages that this version needs beside those that
-    every version needs. `started_ms` is when the training began (milliseconds since 1970).
+    `requirements` names the packages that this version needs beside those that every version
+    needs. `started_ms` is when the training began (milliseconds since 1970).
     """
 
     name: str
@@ -74,7 +64,6 @@ class Publication(BaseModel, frozen=True):
     retraining: str = ""
     ranked_by: str = ""
     greater_is_better: bool = True
-    code: str = ""
     requirements: tuple[str, ...] = ()
     started_ms: int | None = None
 
@@ -94,7 +83,8 @@ class Publication(BaseModel, frozen=True):
         """
         if not _NAME.fullmatch(self.name):
             raise StorageError(
-                f"a model cannot be named {self.name!r}; leave out slashes and colons."
+                f"a model cannot be named {self.name!r}; use up to 200 characters, leave out "
+                "slashes, colons and control characters, and do not begin with a blank or two dots."
             )
         if not _KEY.fullmatch(self.key):
             raise StorageError(
@@ -142,87 +132,6 @@ class Publication(BaseModel, frozen=True):
     def last_timestamp(self) -> int | None:
         """When the last epoch was done, milliseconds since 1970."""
         return max((int(entry["timestamp_ms"]) for entry in self.history), default=None)
-
-
-def package_directory(publication: Publication) -> Path:
-    """Where the package lies that travels with a version."""
-    if publication.code:
-        return Path(publication.code)
-    spec = importlib.util.find_spec("pipeline")
-    if spec is None or not spec.submodule_search_locations:
-        raise StorageError("the package 'pipeline' is not installed; name its directory in `code`.")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def pinned_requirements(more: Sequence[str] = ()) -> list[str]:
-    """What a served version needs, pinned to what is installed here, without local labels."""
-    names = (*REQUIREMENTS, *more)
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
-
-
-def stage_package(publication: Publication, staging: Path) -> Path:
-    """Lay out what travels with the version, under names that tell nothing of this machine."""
-    checkpoint = Path(publication.checkpoint)
-    content = read_checkpoint(checkpoint)
-    found = checkpoint_digest(content.config, content.weights, content.vocabularies)
-    if found != publication.checkpoint_digest:
-        raise StorageError(
-            f"checkpoint {checkpoint} does not have the digest {publication.checkpoint_digest!r} "
-            "that it is published under; run the training again."
-        )
-    shutil.copytree(checkpoint, staging / "checkpoint")
-    source = package_directory(publication)
-    package = staging / "pipeline"
-    for path in sorted(source.rglob("*.py")):
-        target = package / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    if not (package / "prediction.py").is_file():
-        raise StorageError(
-            f"the package {source} has no module prediction; give the directory of `pipeline`."
-        )
-    shutil.copyfile(Path(__file__).with_name("served_model.py"), staging / "served_model.py")
-    return package
-
-
-def leaderboard_view(publication: Publication) -> str:
-    """A saved view of the table of runs: scores as columns, the best on top.
-
-    MLflow keeps shared views as experiment tags in this form; it does not document it.
-    """
-    scores = sorted(publication.scores, key=lambda name: (group_of(name) != "test", name))
-    ranked_by = publication.ranked_by or next(iter(scores), "")
-    names = [ranked_by, *(name for name in scores if name != ranked_by)] if scores else []
-    metrics = [f"metrics.`{fit_key(name)}`" for name in names]
-    # `1` is the check box, `runDateAndNestInfo` the column Created.
-    facts = ["1", "attributes.`Run Name`", "runDateAndNestInfo", "duration", "attributes.`Models`"]
-    tags = ["tags.`version`", "tags.`champion`"]
-    state = {
-        "searchFilter": "",
-        "orderByKey": metrics[0] if metrics else "attributes.start_time",
-        "orderByAsc": bool(metrics) and not publication.greater_is_better,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": ["attributes.`Models`", *tags, *metrics],
-        "columnOrder": [*facts, *tags, *metrics],
-        "columnWidths": {name: max(110, 7 * len(name) - 20) for name in metrics},
-        "runsHiddenMode": "FIRST_10_RUNS",
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": False,
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "groupBy": None,
-        "groupsExpanded": {},
-        "globalLineChartConfig": {
-            "xAxisKey": "step",
-            "lineSmoothness": 0,
-            "selectedXAxisMetricKey": "",
-        },
-    }
-    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
 
 
 def group_of(name: str) -> str:
