@@ -16,7 +16,7 @@ import yaml
 
 from flows.command import cli, commands
 from flows.command.cli import main
-from flows.command.predict import check_files
+from flows.command.answers import check_files
 from flows.command.terminal import printable
 from pipeline.errors import InputError
 

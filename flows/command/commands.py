@@ -363,7 +363,7 @@ def predict(parsed: argparse.Namespace) -> int:
         raise InputError("give texts to predict from, or a file of them with --input")
     if bool(parsed.input) != bool(parsed.output):
         raise InputError("--input and --output belong together")
-    from flows.command.predict import check_files, predict_file, predict_texts
+    from flows.command.answers import check_files, predict_file, predict_texts
 
     if parsed.input:
         check_files(parsed.input, parsed.output)
@@ -445,7 +445,7 @@ def export(parsed: argparse.Namespace) -> int:
 
 def search(parsed: argparse.Namespace) -> int:
     """One text by greedy, beam and exhaustive search."""
-    from flows.command.predict import search_texts
+    from flows.command.answers import search_texts
 
     registry = _registry(parsed)
     version = registry.find(parsed.name, parsed.version)
