@@ -4,14 +4,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, choose_from
 
 SAMPLES = Path(__file__).parent / "sample"
 
 DEFAULT_WAREHOUSE = ".warehouse"
 
 
-def warehouse_root(warehouse: str | None = None) -> Path:
+def warehouse_root(warehouse: str = "") -> Path:
     """Where everything is kept: the argument, else TIDEMILL_WAREHOUSE, else ``.warehouse`` here.
 
     The one place that reads the variable. Raises InputError for an address that is not a folder of
@@ -46,6 +46,6 @@ def source_addresses(sources: Sequence[str]) -> list[str]:
         elif name in samples:
             addresses.append(str(samples[name]))
         else:
-            known = ", ".join(f"sample:{known}" for known in samples)
-            raise InputError(f"there is no {source}: choose from {known}")
+            choices = choose_from(source, [f"sample:{known}" for known in samples])
+            raise InputError(f"there is no {source}: {choices}")
     return addresses

@@ -131,7 +131,7 @@ def ingest(
     name: str,
     sources: list[str],
     records: RecordsConfig = RecordsConfig(),  # noqa: B008
-    warehouse: str | None = None,
+    warehouse: str = "",
 ) -> IngestReport:
     """Read `sources` and record what they hold as the next snapshot of `name`."""
     report = ingest_sources(Steps(warehouse_root(warehouse)), name, sources, records)

@@ -15,6 +15,7 @@ import orjson
 from prefect import flow
 from pydantic import BaseModel, TypeAdapter
 
+from flows.catalogue import nothing_under
 from flows.environment import warehouse_root
 from flows.ingest import IngestReport, ingested_snapshot
 from flows.pages.design import design_digest
@@ -91,7 +92,7 @@ def profile(
     vocabulary: VocabularyConfig,
     period: int = 1,
     snapshot: str = "",
-    warehouse: str | None = None,
+    warehouse: str = "",
 ) -> ProfileRef:
     """Profile a snapshot of ``name`` as a retraining would read it; no source is read.
 
@@ -140,8 +141,7 @@ def _ingested(steps: Steps, name: str, kind: str, snapshot: str) -> IngestReport
     tables = Tables(steps.root)
     head = tables.head(name)
     if head is None:
-        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
-        raise InputError(f"{name} holds no data: {known or f'run tidemill ingest {name}'}")
+        raise nothing_under(name, tables.names(), "data", "ingest")
     ingested = ingested_snapshot(steps, name, snapshot or head.id)
     if not snapshot:
         # Of versions with the same content this is the newest, and so are those before it.

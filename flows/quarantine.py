@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from flows.catalogue import nothing_under
 from flows.ingest import IngestReport, _head, ingest_sources, mended_block
 from flows.steps.steps import Steps
 from pipeline.errors import InputError
@@ -41,8 +42,7 @@ def quarantined_rows(root: Path, name: str) -> list[dict[str, Any]]:
     last = last_ingest(root, name)
     head = None if last.quarantine else _head(tables, name)
     if head is None and not (last.quarantine or last.given):
-        known = f"there is data of {', '.join(names)}" if (names := tables.names()) else ""
-        raise InputError(f"{name} holds no data: {known or f'run tidemill ingest {name}'}")
+        raise nothing_under(name, tables.names(), "data", "ingest")
     refs = last.quarantine or (head.attached if head and not last.given else ())
     return [row for ref in refs for row in tables.read(ref).to_pylist()]
 

@@ -41,14 +41,8 @@ from flows.profile import (
 from flows.publish.decision import Candidate, Decision, decide
 from flows.publish.extension import Start, check_extension, version_to_extend
 from flows.publish.version import publication_of
-from flows.recipe import (
-    RESUMES,
-    AnyProblem,
-    Recipe,
-    apply_overrides,
-    checked,
-    signature_of,
-)
+from flows.recipe import RESUMES, AnyProblem, Recipe
+from flows.settings import apply_overrides, checked, signature_of
 from flows.steps.steps import Steps, StepState
 from flows.training.gpu import GpuPlace
 from flows.training.processes import ProcessEndedError, TrainingProcesses
@@ -62,7 +56,7 @@ from flows.training.train import (
     score,
     train,
 )
-from pipeline.errors import InputError
+from pipeline.errors import InputError, choose_from
 from pipeline.networks.devices import resolve_device
 from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.networks.regularisation import RegularisationConfig
@@ -129,17 +123,17 @@ def retrain(
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
     regularisation: RegularisationConfig = RegularisationConfig(),  # noqa: B008
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
-    snapshot: str | None = None,
-    vectors: str | None = None,
-    user_dictionary: str | None = None,
-    extend_from: str | None = None,
+    snapshot: str = "",
+    vectors: str = "",
+    user_dictionary: str = "",
+    extend_from: str = "",
     rehearsal: float = 1.0,
     device: str = "auto",
     parallel: int = 1,
     training_memory_gb: float | None = None,
     resume: str = "auto",
     save_every_steps: int | None = None,
-    warehouse: str | None = None,
+    warehouse: str = "",
     overrides: dict[str, Any] | None = None,
 ) -> RetrainReport:
     """Train every variant of a problem on the newest data and register what is new.
@@ -160,6 +154,8 @@ def retrain(
         regularisation: what disturbs or taxes each variant while it is fitted.
         evaluation: how each variant is scored.
         snapshot: the beginning of the id of a snapshot to use as it is; no source is read then.
+            Empty: the sources are read. prefect deployment run reads an id such as 12345678 or 1e5
+            as a number: quote it twice there, -p 'snapshot="1e5"'.
         vectors: a file of word vectors to begin from, in word2vec's text format, for the words that
             are read; network.embedding says whether they are tuned (learned) or frozen.
         user_dictionary: a file of more text.user_words, one a line, in jieba's format.
@@ -177,7 +173,7 @@ def retrain(
         resume: auto goes on with a training that was cut off, never starts it anew.
         save_every_steps: optimizer steps between kept states, beside one every minute; several
             processes of one training look only every 50 steps.
-        warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is absent.
+        warehouse: where everything is kept; TIDEMILL_WAREHOUSE or .warehouse where it is empty.
         overrides: single settings by dotted name, for example {"training.num_epochs": 5}.
     """
     if overrides:
@@ -303,7 +299,7 @@ def _check_resources(
             f"null, to use training.batch_size"
         )
     if resume not in RESUMES:
-        raise InputError(f"unknown resume {resume!r}: choose from {', '.join(RESUMES)}")
+        raise InputError(f"unknown resume {resume!r}: {choose_from(resume, RESUMES)}")
     if save_every_steps is not None and save_every_steps < 1:
         raise InputError(f"save_every_steps is {save_every_steps}: it must be at least 1")
 

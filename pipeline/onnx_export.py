@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, choose_from
 from .networks.recurrent import CELLS, Variant
 from .problems import LanguageModel, NextWord
 from .problems.predictor import ModelConfig
@@ -56,7 +56,7 @@ def check_exportable(config: ModelConfig, precision: str) -> None:
         InputError: with the reason.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+        raise InputError(f"unknown precision {precision!r}: {choose_from(precision, PRECISIONS)}")
     if not isinstance(config.problem, LanguageModel | NextWord):
         raise InputError(
             f"{config.problem.name} cannot be exported: only next_word and language_model answer "

@@ -14,10 +14,10 @@ from prefect.cli.deploy._models import (
 )
 
 from flows import environment
-from flows.command.catalogue import ANCHORS, KEYS, catalogue
+from flows.catalogue import ANCHORS, KEYS, catalogue
 from flows.environment import source_addresses, tracking_uri, warehouse_root
-from flows.recipe import apply_overrides, checked, setting, signature_of
 from flows.retrain import retrain
+from flows.settings import apply_overrides, checked, setting, signature_of
 from pipeline.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,9 @@ def test_every_deployment_fits_the_flow(name: str) -> None:
 
 
 def test_an_unknown_deployment_is_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'dmeo': choose from demo, next-word"):
+    with pytest.raises(
+        InputError, match=r"'dmeo': did you mean demo\? The choices are demo, next-word"
+    ):
         catalogue().parameters_of("dmeo")
 
 
@@ -220,13 +222,13 @@ def test_one_setting_is_changed_and_its_neighbours_kept(
         ({"epochs": 5}, "no setting epochs: 'epochs' is not one of name, problem"),
         (
             {"training.epochs": 5},
-            "training.epochs: 'epochs' is not one of betas, clip_norm, num_epochs, schedule",
+            "did you mean training.num_epochs? 'epochs' is not one of betas, clip_norm, num_epochs",
         ),
         ({"training.schedule.rate": 5}, "'rate' is not one of decay, kind"),
         ({"training.num_epochs.more": 5}, "training.num_epochs has no settings of its own"),
         ({"name.first": "a"}, "name has no settings of its own"),
         ({"problem.carry": True}, "'carry' is not one of name, size"),
-        ({"problem.name": "other"}, "there is no 'other': give a name, one of stream, window"),
+        ({"problem.name": "other"}, "there is no 'other': give a name, choose from stream, window"),
         ({"training.num_epochs": 0}, "training.num_epochs is 0: it must be at least 1"),
         (
             {"training.num_epochs": "many"},
@@ -249,7 +251,7 @@ def test_one_setting_is_changed_and_its_neighbours_kept(
         ({"training": {"epochs": 1}}, "no setting training.epochs"),
         ({"training": {"schedule": {"rate": 1}}}, "no setting training.schedule.rate"),
         ({"variants": "lstm"}, "variants is 'lstm': it must be a list of texts, such as ["),
-        ({"problem": {"size": 3}}, "give a name, one of stream, window"),
+        ({"problem": {"size": 3}}, "give a name, choose from stream, window"),
         ({"name": "../x"}, "name is '../x': the name of a model has up to 100 letters"),
         ({"name": "字" * 70}, "the name of a model has up to 100 letters"),
     ],
@@ -313,9 +315,7 @@ def test_samples_are_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         *(f"{tmp_path}/dialogues.jsonl", "inbox/*.jsonl", "s3://bucket/a"),
         f"{tmp_path}/pairs.jsonl.gz",
     ]
-    with pytest.raises(
-        InputError, match="no sample:poems: choose from sample:dialogues, sample:pairs"
-    ):
+    with pytest.raises(InputError, match="no sample:poems: did you mean sample:pairs"):
         source_addresses(["sample:poems"])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.command.catalogue import catalogue
+from flows.catalogue import catalogue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -158,12 +158,11 @@ def test_the_whole_way(server: Server, tmp_path: Path) -> None:
     (run,) = server.ask("flow_runs/filter", {"flow_runs": state})
     assert run["state"]["type"] == "COMPLETED", f"{run['state']}\n{output}"
 
-    rows = json.loads(
-        server.command(
-            *("flows.command.cli", "leaderboard", "demo", "--json"),
-            *("--warehouse", str(tmp_path / "warehouse")),
-        )
+    output = server.command(
+        *("flows.command.cli", "leaderboard", "demo", "--json"),
+        *("--warehouse", str(tmp_path / "warehouse")),
     )
+    rows = json.loads(output.removeprefix("Loading MLflow ...\n"))
     assert [row["variant"] for row in rows] == ["gru"]
 
 
@@ -177,6 +176,22 @@ def test_a_run_of_the_command_line_is_recorded(server: Server, tmp_path: Path) -
         "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
     )
     assert "ingest" in {flows[run["flow_id"]] for run in runs}
+
+
+def test_a_text_that_prefect_reads_as_a_number_is_refused(server: Server) -> None:
+    """Prefect sends 1e345678 as null: it must not mean that the sources are read."""
+    server.command("flows.command.cli", "deploy")
+    with pytest.raises(AssertionError, match=r"'snapshot'.*not of type 'string'"):
+        server.command(
+            *("prefect", "deployment", "run", "retrain/demo", "--param", "snapshot=1e345678")
+        )
+    path = "deployments/name/retrain/demo"
+    create = f"deployments/{server.ask(path)['id']}/create_flow_run"
+    for name in ("snapshot", "extend_from", "vectors", "user_dictionary", "warehouse"):
+        for value in (None, 12345678, 1e5, True):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                server.ask(create, {"parameters": {name: value}})
+            assert f"'{name}'" in refused.value.read().decode()
 
 
 def test_a_second_deploy_drops_a_schedule_that_left_the_file(

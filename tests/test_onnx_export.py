@@ -172,7 +172,7 @@ def test_each_row_has_a_scale_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("problem", "variant", "precision", "said"),
     [
-        (LanguageModel(), "lstm", "int4", "choose from int8, fp32"),
+        (LanguageModel(), "lstm", "int4", "The choices are int8, fp32"),
         (Classification(), "lstm", "int8", "only next_word and language_model"),
         (NextWord(), "ngram-3", "int8", "no network"),
         (LanguageModel(), "bilstm", "int8", "reads the word that it is asked for"),

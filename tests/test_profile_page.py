@@ -249,7 +249,7 @@ def test_a_snapshot_that_is_not_there_is_one_sentence(warehouse: Path, tmp_path:
         )
         return made
 
-    with pytest.raises(InputError, match="talks holds no data: run tidemill ingest talks"):
+    with pytest.raises(InputError, match="no data of 'talks' yet: run tidemill ingest talks"):
         call()
     profiled(warehouse, dialogues(tmp_path / "a.jsonl", *"天地玄黄宇宙洪荒"))
     ref = call()
@@ -258,5 +258,5 @@ def test_a_snapshot_that_is_not_there_is_one_sentence(warehouse: Path, tmp_path:
         call(snapshot="x")
     with pytest.raises(InputError, match="holds dialogues, and the deployment reads pairs"):
         call(kind="pairs")
-    with pytest.raises(InputError, match="there is data of talks"):
+    with pytest.raises(InputError, match="no data of 'walks': did you mean talks"):
         call(name="walks")

@@ -1,1 +1,1 @@
-"""The command `tidemill`."""
+"""The command ``tidemill``: one typed function a command, its options beside it."""

@@ -15,8 +15,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
-from flows.command.catalogue import FILE, Catalogue
-from flows.recipe import checked, signature_of
+from flows.catalogue import FILE, Catalogue
+from flows.settings import checked, signature_of
 from pipeline.errors import InputError
 
 WORK_POOL = "tidemill"
@@ -92,7 +92,7 @@ def _make_work_pool(client: SyncPrefectClient) -> None:
 
 
 def _deploy_all(catalogue: Catalogue) -> None:
-    packaged = catalogue.path.parent == Path(__file__).parent
+    packaged = catalogue.path.parent == Path(__file__).parents[1]
     path = catalogue.path.absolute()
     command = [
         *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from flows.command.catalogue import catalogue
+from flows.catalogue import catalogue
 from flows.environment import tracking_uri
 from pipeline.errors import InputError
 

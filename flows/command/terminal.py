@@ -4,7 +4,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -93,3 +94,22 @@ def log_to_stderr() -> None:
         log.setLevel(logging.INFO)
         log.handlers = [handler]
         log.propagate = False
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Show on stderr that something slow is being loaded, before it is imported.
+
+    A terminal has a spinner, which goes when the block ends. Anything else gets a line.
+
+    Args:
+        what: What is loaded, such as ``the registry``.
+    """
+    screen = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    sentence = Text(printable(f"Loading {what} ..."))
+    if screen.is_terminal:
+        with screen.status(sentence):
+            yield
+    else:
+        screen.print(sentence, soft_wrap=True)
+        yield

@@ -42,7 +42,7 @@ from warehouse.tables.tables import Tables
 
 
 def with_user_dictionary(
-    text: TextConfig, target_text: TextConfig | None, address: str | None
+    text: TextConfig, target_text: TextConfig | None, address: str
 ) -> tuple[TextConfig, TextConfig | None]:
     """The settings with the entries of a user dictionary among their words, where jieba cuts.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.prepare.splits import RehearsalReport
 from flows.publish.version import checkpoint_of
 from flows.recipe import AnyProblem, Recipe
-from pipeline.errors import InputError
+from pipeline.errors import InputError, NothingYetError, choose_from
 from pipeline.prediction import read_config
 from warehouse.checkpoints import CheckpointRef, Checkpoints
 from warehouse.registry.registry import Registry
@@ -32,9 +32,7 @@ class Start:
         )
 
 
-def check_extension(
-    problem: AnyProblem, extend_from: str | None, rehearsal: float, vectors: str | None
-) -> None:
+def check_extension(problem: AnyProblem, extend_from: str, rehearsal: float, vectors: str) -> None:
     """Refuse settings that do not go together with the version to extend.
 
     Raises:
@@ -65,11 +63,13 @@ def version_to_extend(
     version = registry.champion(name) if which == "champion" else known.get(which)
     if version is None:
         wanted_version = "champion" if which == "champion" else f"version {which}"
-        found = f"its versions are {', '.join(sorted(known, key=int))}" if known else "it has none"
-        raise InputError(
-            f"{name} has no {wanted_version} to extend ({found}): retrain it without, or name "
-            f"a version that it has"
-        )
+        if not known:
+            raise NothingYetError(
+                f"{name} has no {wanted_version} to extend, since it has no versions yet: run "
+                f"tidemill retrain {name} without extend_from first"
+            )
+        choices = choose_from(which, ["champion", *sorted(known, key=int)])
+        raise InputError(f"{name} has no {wanted_version} to extend: {choices}")
     checkpoint = checkpoint_of(version, root, registry)
     # A setting that is younger than the version has its default there.
     there = read_config(Checkpoints(root).load(checkpoint).config).to_dict()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from flows.catalogue import nothing_under
 from flows.upkeep.garbage import MERGED_BYTES, SMALL_BYTES
-from pipeline.errors import InputError
 from pipeline.records.contract import IN_ORDER
 from warehouse.tables.handles import TableRef
 from warehouse.tables.tables import SnapshotRef, Tables
@@ -37,7 +37,7 @@ def compact(root: Path, name: str) -> CompactReport:
     with tables.held(alone=True):
         log = tables.log(name)
         if not log:
-            raise InputError(f"{name} holds no data: run tidemill ingest {name}")
+            raise nothing_under(name, tables.names(), "data", "ingest")
         head = tables.snapshot(log[-1])
         kept = [ref for ref in head.refs if ref.num_bytes >= SMALL_BYTES]
         small = [ref for ref in head.refs if ref.num_bytes < SMALL_BYTES]

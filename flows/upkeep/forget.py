@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel
 
+from flows.catalogue import nothing_under
 from flows.upkeep.garbage import (
     MIN_TEXT,
     _registry,
@@ -82,8 +83,7 @@ def forget(
     tables = Tables(root)
     names = ingested_names(tables)
     if name not in names:
-        known = f"there is data of {', '.join(names)}" if names else "nothing was ingested yet"
-        raise InputError(f"{name} holds no data: {known}")
+        raise nothing_under(name, names, "data", "ingest")
     with tables.held(alone=True):
         forgotten = Forgotten(root)
         rows, rejected, places = _find_rows(tables, name, sought, wanted)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -14,7 +14,7 @@ def resolve_device(device: str) -> torch.device:
         InputError: for an unknown name, or for ``cuda`` where torch sees no GPU.
     """
     if device not in DEVICES:
-        raise InputError(f"unknown device {device!r}: choose from {', '.join(DEVICES)}")
+        raise InputError(f"unknown device {device!r}: {choose_from(device, DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, but torch sees no GPU here: use --device cpu or auto")
     if device == "auto":

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 from . import cpu_layers
 from .regularisation import FeatureDropout, Regularised
 
@@ -260,11 +260,9 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
-            raise InputError(f"unknown cell {self.cell!r}: the cells are {', '.join(CELLS)}")
+            raise InputError(f"unknown cell {self.cell!r}: {choose_from(self.cell, CELLS)}")
         if self.kernel not in KERNELS:
-            raise InputError(
-                f"unknown kernel {self.kernel!r}: the kernels are {', '.join(KERNELS)}"
-            )
+            raise InputError(f"unknown kernel {self.kernel!r}: {choose_from(self.kernel, KERNELS)}")
         if self.num_layers < 1:
             raise InputError(f"num_layers is {self.num_layers}: a network has at least one layer")
         if self.kernel == "torch" and CELLS[self.cell].kernel is None:
@@ -362,7 +360,8 @@ class NetworkConfig:
             raise InputError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
         if self.embedding not in EMBEDDINGS:
             raise InputError(
-                f"unknown network.embedding {self.embedding!r}: choose from {', '.join(EMBEDDINGS)}"
+                f"unknown network.embedding {self.embedding!r}: "
+                f"{choose_from(self.embedding, EMBEDDINGS)}"
             )
         if self.tied and self.embedding != "learned":
             raise InputError(
@@ -374,7 +373,7 @@ class NetworkConfig:
     def _check_output(self) -> None:
         if self.output not in OUTPUTS:
             raise InputError(
-                f"unknown network.output {self.output!r}: choose from {', '.join(OUTPUTS)}"
+                f"unknown network.output {self.output!r}: {choose_from(self.output, OUTPUTS)}"
             )
         if self.output == "full":
             if self.cutoffs:

@@ -6,7 +6,7 @@ read here.
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .recurrent import CELLS, Variant
 
 BASELINES: dict[str, str] = {
@@ -80,12 +80,33 @@ def parse_variant(name: str) -> Variant | Baseline:
         InputError: where the name reads as neither, with the forms of both.
     """
     head = name.partition("-")[0]
-    if head in BASELINES:
-        return Baseline.parse(name)
-    if head not in CELLS and head.removeprefix("bi") not in CELLS:
+    try:
+        if head in BASELINES:
+            return Baseline.parse(name)
+        if head in CELLS or head.removeprefix("bi") in CELLS:
+            return Variant.parse(name)
         raise InputError(
             f"unknown variant {name!r}: a network's name reads "
             f"[bi]CELL[-LAYERS][-textbook][-attention], for example lstm, gru-2 or bilstm-2, and "
             f"the cells are {', '.join(CELLS)}; the baselines are {', '.join(_FORMS.values())}"
         )
-    return Variant.parse(name)
+    except InputError as error:
+        near = _nearest_name(name)
+        if near in ("", name):
+            raise
+        raise InputError(f"{error}; did you mean {near}?") from error
+
+
+def _nearest_name(name: str) -> str:
+    """The name of a network or a baseline that ``name`` is most like; empty where none is close."""
+    number = next((part for part in name.split("-") if part.isdecimal()), "2")
+    networks = [
+        f"{direction}{cell}{layers}{kernel}{attention}"
+        for cell in CELLS
+        for direction in ("", "bi")
+        for layers in ("", f"-{number}")
+        for kernel in ("", "-textbook")
+        for attention in ("", "-attention")
+    ]
+    baselines = [f"{kind}-{number}" if counted else kind for kind, counted in BASELINES.items()]
+    return nearest(name, [*networks, *baselines])

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 from ..text.utf8 import BLANKS
 from ..times import FORMS, readings
 from .dialogues import Dialogues, _are_sound_dialogues, _dialogues, _fault_of_dialogue
@@ -102,7 +102,9 @@ class RecordsConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"there is no kind of records {self.kind!r}: use {', '.join(KINDS)}")
+            raise InputError(
+                f"there is no kind of records {self.kind!r}: {choose_from(self.kind, KINDS)}"
+            )
         if self.time_field and self.kind == "series":
             raise InputError(
                 "records.time_field is of records without a time of their own: name the field of"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 
 SPLITS = ("train", "valid", "test")
 
@@ -49,7 +49,7 @@ class SplitsConfig:
         if len(self.salt.encode()) > 64:
             raise InputError("the salt of the splits is longer than 64 bytes: take a shorter one")
         if self.by not in SPLIT_BY:
-            raise InputError(f"unknown splits.by {self.by!r}: choose from {', '.join(SPLIT_BY)}")
+            raise InputError(f"unknown splits.by {self.by!r}: {choose_from(self.by, SPLIT_BY)}")
         if not 0.5 <= self.similarity <= 1:
             raise InputError(f"splits.similarity is {self.similarity}: give 0.5 to 1")
         if self.near_duplicates not in ("keep", "drop"):

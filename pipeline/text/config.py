@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 from .normalise import DEFAULT_STEPS, check_steps, normalise_row
 from .segmentation import can_join, user_word
 
@@ -46,9 +46,13 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
-            raise InputError(f"there is no language {self.language!r}: use {', '.join(LANGUAGES)}")
+            raise InputError(
+                f"there is no language {self.language!r}: {choose_from(self.language, LANGUAGES)}"
+            )
         if self.unit not in UNITS:
-            raise InputError(f"there is no text unit {self.unit!r}: use {', '.join(UNITS)}")
+            raise InputError(
+                f"there is no text unit {self.unit!r}: {choose_from(self.unit, UNITS)}"
+            )
         # A configuration that was read from JSON brings lists.
         object.__setattr__(self, "user_words", tuple(self.user_words))
         object.__setattr__(self, "normalisation", tuple(self.normalisation))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 from .utf8 import (
     NUM_CODE_POINTS,
     CodePoints,
@@ -182,7 +182,9 @@ def check_steps(steps: Sequence[str]) -> None:
     """Raise `InputError` for a name that is no step of `normalise`."""
     for step in steps:
         if step not in _STEPS:
-            raise InputError(f"there is no normalisation step {step!r}: use {', '.join(_STEPS)}")
+            raise InputError(
+                f"there is no normalisation step {step!r}: {choose_from(step, _STEPS)}"
+            )
 
 
 def normalise_row(text: str, steps: Sequence[str], lowercase: bool) -> str:

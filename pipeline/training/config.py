@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, choose_from
 from .averaging import AVERAGES
 from .precision import PRECISIONS
 
@@ -93,8 +93,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"unknown training.{name} {getattr(self, name)!r}: choose from "
-                    f"{', '.join(choices)}"
+                    f"unknown training.{name} {getattr(self, name)!r}: "
+                    f"{choose_from(getattr(self, name), choices)}"
                 )
         for name in (
             "num_epochs",

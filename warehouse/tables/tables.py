@@ -16,6 +16,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -358,8 +359,15 @@ class Tables:
             return next(iter(found.values()))
         if withdrawn is not None and not found:
             raise withdrawn
-        known = ", ".join(dict.fromkeys(ref.id[:12] for ref in self.log(name)[-5:])) or "none"
-        problem = "is no single snapshot" if found else "is no snapshot"
+        ids = list(dict.fromkeys(ref.id for ref in self.log(name)))
+        known = ", ".join(each[:12] for each in ids[-5:]) or "none"
+        if found:
+            problem = "is ambiguous: it matches several snapshots"
+        else:
+            # As long as what was given, since a typing error is looked for in that alone.
+            cut = {each[: len(beginning)]: each[:12] for each in ids}
+            near = get_close_matches(beginning, cut, n=1)
+            problem = f"is no snapshot{f' (did you mean {cut[near[0]]}?)' if near else ''}"
         raise StorageError(f"{beginning[:80]!r} {problem} of {name!r}; the last ones are {known}.")
 
     def withdraw(self, ref: SnapshotRef, why: str) -> None:

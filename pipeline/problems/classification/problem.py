@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...baselines.most_frequent import MostFrequentClass
-from ...errors import InputError
+from ...errors import InputError, choose_from
 from ...networks.recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ...networks.regularisation import FeatureDropout
 from ...networks.variants import Baseline
@@ -63,7 +63,7 @@ class Classification(Problem):
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise InputError(
-                f"unknown problem.pooling {self.pooling!r}: choose from {', '.join(POOLINGS)}"
+                f"unknown problem.pooling {self.pooling!r}: {choose_from(self.pooling, POOLINGS)}"
             )
         if self.max_tokens < 1:
             raise InputError(f"problem.max_tokens is {self.max_tokens}: it must be at least 1")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, choose_from
 from ...networks.recurrent import Hidden, NetworkConfig, Variant
 from ...networks.variants import Baseline
 from ...text.vocabulary import BOS, EOS, PAD
@@ -69,7 +69,8 @@ class LanguageModel(Problem):
                 raise InputError(f"problem.{name} is {getattr(self, name)}: it must be at least 1")
         if self.partition not in PARTITIONS:
             raise InputError(
-                f"unknown problem.partition {self.partition!r}: choose from {', '.join(PARTITIONS)}"
+                f"unknown problem.partition {self.partition!r}: "
+                f"{choose_from(self.partition, PARTITIONS)}"
             )
         for name in ("carry_hidden", "bptt_varies"):
             if self.partition == "random" and getattr(self, name):

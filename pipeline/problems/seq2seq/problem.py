@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import InputError
+from ...errors import InputError, choose_from
 from ...networks.recurrent import Hidden, NetworkConfig, RecurrentStack, Variant
 from ...networks.regularisation import FeatureDropout, one_sequence
 from ...networks.words import WordHead, word_embedding
@@ -102,8 +102,8 @@ class Seq2Seq(Problem):
         ):
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"unknown problem.{name} {getattr(self, name)!r}: choose from "
-                    f"{', '.join(choices)}"
+                    f"unknown problem.{name} {getattr(self, name)!r}: "
+                    f"{choose_from(getattr(self, name), choices)}"
                 )
         for name in ("max_tokens", "teacher_forcing_steps"):
             if getattr(self, name) < 1:

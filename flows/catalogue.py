@@ -7,14 +7,14 @@ Here each is refused, with the valid ones, before any work.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, NothingYetError, choose_from, nearest
 
 FILE = "prefect.yaml"
 
@@ -65,8 +65,8 @@ class Catalogue:
     def deployment(self, name: str) -> Deployment:
         """Raises InputError for an unknown name, listing the known ones."""
         if name not in self.deployments:
-            known = ", ".join(self.deployments)
-            raise InputError(f"{self.path.name} has no deployment {name!r}: choose from {known}")
+            choices = choose_from(name, self.deployments)
+            raise InputError(f"{self.path.name} has no deployment {name!r}: {choices}")
         return self.deployments[name]
 
     def parameters_of(self, name: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def catalogue(path: str | Path | None = None) -> Catalogue:
     Raises InputError where the file cannot be read, or holds a key that Prefect would drop.
     """
     packaged = Path(__file__).parent / FILE
-    found = Path(path) if path else packaged if packaged.exists() else packaged.parents[2] / FILE
+    found = Path(path) if path else packaged if packaged.exists() else packaged.parents[1] / FILE
     try:
         content = yaml.safe_load(found.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -143,5 +143,25 @@ def _refuse_unknown(content: Any, kind: str, place: str) -> None:
         raise InputError(f"{place} must be a mapping")
     unknown = [key for key in content if key not in KEYS[kind]]
     if unknown:
-        valid = ", ".join(sorted(KEYS[kind]))
-        raise InputError(f"{place} has the unknown key {unknown[0]!r}: Prefect knows {valid}")
+        choices = choose_from(str(unknown[0]), sorted(KEYS[kind]))
+        raise InputError(f"{place} has the unknown key {unknown[0]!r}: {choices}")
+
+
+def nothing_under(name: str, stored: Iterable[str], what: str, command: str) -> InputError:
+    """The error to raise where nothing is stored under a name.
+
+    Args:
+        name: What was asked for.
+        stored: The names under which something is stored.
+        what: What is missing, such as ``data``.
+        command: The command of ``tidemill`` that stores it.
+
+    Returns:
+        NothingYetError, which names the command. Where the name is no deployment and is close to
+        another name, it is a typing error, and InputError names the other one.
+    """
+    deployments = catalogue().deployments
+    names = list(dict.fromkeys([*stored, *deployments]))
+    if name not in names and nearest(name, names):
+        return InputError(f"there is no {what} of {name!r}: {choose_from(name, names)}")
+    return NothingYetError(f"there is no {what} of {name!r} yet: run tidemill {command} {name}")
