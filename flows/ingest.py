@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from prefect import flow
 from pydantic import BaseModel
 
@@ -37,6 +38,7 @@ from pipeline.records.contract import (
 from pipeline.records.dialogues import Dialogues
 from pipeline.records.labelled import Labelled
 from pipeline.records.pairs import Pairs
+from pipeline.records.rows import RAW_BYTES, Rejected
 from pipeline.records.series import Series
 from pipeline.records.tagged import Tagged
 from warehouse.errors import StorageError
@@ -51,7 +53,10 @@ from warehouse.ingests import (
     mended_rows,
     remember_ingest,
 )
+from warehouse.sources.conll import TokenColumns
 from warehouse.sources.files import SourceFile, printable
+from warehouse.sources.foreign import likely_encoding
+from warehouse.sources.left_out import LeftOut
 from warehouse.sources.sources import blocks, find_sources
 from warehouse.tables.columns import strings_array
 from warehouse.tables.handles import TableRef
@@ -88,6 +93,17 @@ LARGE_BYTES = 8 << 20
 
 MAX_READERS = 4
 
+SMALL_BYTES = 64 << 10
+
+MANY_FILES = 256
+"""So many files below `SMALL_BYTES` are read into a few tables in place of a table each."""
+
+PACK_FILES = 256  # in a table, on the average
+
+MAX_PACK_BYTES = 4 << 20
+
+SUMMARY_FILES = 10  # so many of a long list are shown
+
 
 class FileReport(BaseModel, frozen=True):
     """What one file, or piece of one, held.
@@ -95,13 +111,20 @@ class FileReport(BaseModel, frozen=True):
     `example` says where the first rejected row is and what is wrong.
     """
 
+    num_accepted: int
+    rejected_by_reason: dict[str, int] = {}
+    num_dropped_utterances: int = 0
+    num_withdrawn: int = 0
+    num_comments: int = 0
+    example: str = ""
+
+
+class PackReport(BaseModel, frozen=True):
+    """The tables of a file, or of many small ones, and what each of them held."""
+
     shard: TableRef
     quarantine: TableRef | None
-    num_accepted: int
-    rejected_by_reason: dict[str, int]
-    num_dropped_utterances: int
-    num_withdrawn: int
-    example: str
+    files: tuple[FileReport, ...]
 
 
 class IngestReport(BaseModel, frozen=True):
@@ -122,8 +145,22 @@ class IngestReport(BaseModel, frozen=True):
     num_dropped_utterances: int
     num_withdrawn: int = 0
     num_mended: int = 0
+    num_comments: int = 0
     changes: SourceChanges = SourceChanges()
     remarks: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON values, with the beginnings of long lists beside their lengths."""
+        values = self.model_dump(mode="json")
+        for name in ("shards", "quarantine"):
+            values[f"num_{name}"] = len(values[name])
+            values[name] = values[name][:SUMMARY_FILES]
+        changes = values["changes"]
+        values["num_changes"] = {what: len(files) for what, files in changes.items()}
+        for what, files in changes.items():
+            first = list(files)[:SUMMARY_FILES]
+            changes[what] = {old: files[old] for old in first} if what == "renamed" else first
+        return values
 
 
 @flow(name="ingest")
@@ -139,6 +176,7 @@ def ingest(
         f"accepted {records.kind}": report.num_accepted,
         "rejected rows": report.num_rejected,
         **{f"- {REASONS[reason]}": n for reason, n in report.rejected_by_reason.items()},
+        **({"comment lines": report.num_comments} if report.num_comments else {}),
     }
     table = markdown_table([{"rows": of, "": f"{n:,}"} for of, n in rows.items()])
     snapshot = f"Snapshot {report.snapshot.number}, `{report.snapshot.id}`."
@@ -179,6 +217,7 @@ def ingest_sources(
             remember_ingest(steps.root, name, before.model_copy(update=refused))
             raise
         by_digest = {report.shard.digest: report.shard for _, report in reports}
+        files = [file for _, report in reports for file in report.files]
         if records.kind not in IN_ORDER:
             by_digest = dict(sorted(by_digest.items()))
         shards, merged = _merged(tables, name, by_digest)
@@ -186,16 +225,18 @@ def ingest_sources(
         if records.kind == "series":
             addresses = {source.digest: source.address for source in reversed(found)}
             remarks = series_remarks(steps, shards, addresses)
-        num_dropped = sum(report.num_dropped_utterances for _, report in reports)
-        num_withdrawn = sum(report.num_withdrawn for _, report in reports)
-        files = _file_order(notes, records.kind)
+        num_dropped = sum(file.num_dropped_utterances for file in files)
+        num_withdrawn = sum(file.num_withdrawn for file in files)
+        num_comments = sum(file.num_comments for file in files)
+        order = _file_order(notes, records.kind)
         meta = {
             "kind": records.kind,
-            "files": files,
-            "sources": list(dict.fromkeys(source.address for source, _ in reports)),
+            "files": order,
+            "sources": list(dict.fromkeys(file.address for pack, _ in reports for file in pack)),
             "rejected_by_reason": dict(reasons),
             "num_dropped_utterances": num_dropped,
             "num_withdrawn": num_withdrawn,
+            "num_comments": num_comments,
             "order": [shard.digest for shard in shards],
             "merged": merged,
         }
@@ -206,14 +247,15 @@ def ingest_sources(
     return IngestReport(
         snapshot=snapshot,
         shards=tuple(shards),
-        files=tuple(files),
+        files=tuple(order),
         num_accepted=num_accepted,
         num_rejected=reasons.total(),
         rejected_by_reason=dict(reasons),
         quarantine=quarantine,
         num_dropped_utterances=num_dropped,
         num_withdrawn=num_withdrawn,
-        num_mended=sum(source.address == MENDED for source, _ in reports),
+        num_mended=sum(pack[0].address == MENDED for pack, _ in reports),
+        num_comments=num_comments,
         changes=changes_between(before.files, notes),
         remarks=remarks,
     )
@@ -253,36 +295,69 @@ def ingested_snapshot(steps: Steps, name: str, beginning: str) -> IngestReport:
         quarantine=snapshot.attached,
         num_dropped_utterances=snapshot.meta.get("num_dropped_utterances", 0),
         num_withdrawn=snapshot.meta.get("num_withdrawn", 0),
+        num_comments=snapshot.meta.get("num_comments", 0),
     )
 
 
 # --- reading --------------------------------------------------------------------------------------
 
-_Reports = list[tuple[SourceFile, FileReport]]
+_Pack = tuple[SourceFile, ...]
+
+_Reports = list[tuple[_Pack, PackReport]]
 
 
 def _read(steps: Steps, pieces: Sequence[SourceFile], records: RecordsConfig) -> _Reports:
-    """A report of each piece, in order; large ones are read several at a time."""
+    """A report of each pack, in order; large pieces are read several at a time."""
     contract = replace(records, max_rejected=1.0)  # the allowance is checked over all files
+    packs = packed(pieces, keep_order=records.kind in IN_ORDER)
 
-    def read(source: SourceFile) -> FileReport:
+    def read(pack: _Pack) -> PackReport:
         # A piece is of one file; where in it the piece begins tells it from the others.
-        label = source.address if not source.begin else f"{source.address} +{source.begin}"
-        report: FileReport = steps.run(ingest_file, label=label, source=source, records=contract)
+        first = pack[0]
+        label = first.address if not first.begin else f"{first.address} +{first.begin}"
+        label += f" and {len(pack) - 1} more" if len(pack) > 1 else ""
+        report: PackReport = steps.run(
+            ingest_file, label=label, sources=list(pack), records=contract
+        )
         return report
 
-    large = [source for source in pieces if source.num_bytes >= LARGE_BYTES]
-    reports: dict[str, FileReport] = {}
+    large = [pack for pack in packs if pack[0].num_bytes >= LARGE_BYTES]
+    reports: dict[_Pack, PackReport] = {}
     if len(large) > 1:
-        results = _several_at_a_time([partial(read, source) for source in large])
-        reports = {source.cache_digest(): each for source, each in zip(large, results, strict=True)}
-    for source in pieces:
-        if source.cache_digest() not in reports:
-            reports[source.cache_digest()] = read(source)
-    return [(source, reports[source.cache_digest()]) for source in pieces]
+        results = _several_at_a_time([partial(read, pack) for pack in large])
+        reports = dict(zip(large, results, strict=True))
+    return [(pack, reports[pack] if pack in reports else read(pack)) for pack in packs]
 
 
-def _several_at_a_time(calls: Sequence[Callable[[], FileReport]]) -> list[FileReport]:
+def packed(pieces: Sequence[SourceFile], *, keep_order: bool) -> list[_Pack]:
+    """The pieces, many small files together and the others alone.
+
+    Where a pack ends depends on the content of its last file, so that a file that comes or goes
+    changes one pack; where the order need not be kept, it is that of the digests, so that the packs
+    are the same wherever the files lie.
+    """
+    small = [piece for piece in pieces if piece.num_bytes < SMALL_BYTES]
+    if len(small) < MANY_FILES:
+        return [(piece,) for piece in pieces]
+    if not keep_order:
+        small.sort(key=SourceFile.cache_digest)
+        pieces = [*(each for each in pieces if each.num_bytes >= SMALL_BYTES), *small]
+    packs: list[list[SourceFile]] = [[]]
+    num_bytes = 0
+    for piece in pieces:
+        is_small = piece.num_bytes < SMALL_BYTES
+        if not is_small:
+            packs.append([])
+        packs[-1].append(piece)
+        num_bytes += piece.num_bytes
+        ends = int(piece.digest[-8:], 16) % PACK_FILES == 0
+        if not is_small or ends or num_bytes >= MAX_PACK_BYTES:
+            packs.append([])
+            num_bytes = 0
+    return [tuple(pack) for pack in packs if pack]
+
+
+def _several_at_a_time(calls: Sequence[Callable[[], PackReport]]) -> list[PackReport]:
     """The results in order; the first failure ends the others that have not begun."""
     # Not every system can tell which processors this process may use; all can count them.
     affinity = getattr(os, "sched_getaffinity", None)
@@ -299,57 +374,93 @@ def _several_at_a_time(calls: Sequence[Callable[[], FileReport]]) -> list[FileRe
 
 
 @cached_task()
-def ingest_file(root: str, source: SourceFile, records: RecordsConfig) -> FileReport:
-    """Read a file into a table of records and, where rows were rejected, a quarantine table.
+def ingest_file(root: str, sources: list[SourceFile], records: RecordsConfig) -> PackReport:
+    """Read a file, or many small ones, into a table of records and one of rejected rows.
 
     Withdrawn rows are left out, though what was withdrawn is in no key: whoever withdraws rows
     removes the tables that hold them, and with them their results.
     """
     tables = Tables(root)
     forgotten = Forgotten(root)
-    columns = [*records.file_fields.values(), *filter(None, [records.time_field])]
-    reasons: Counter[str] = Counter()
-    num_dropped = num_withdrawn = 0
-    example = ""
     with tables.writer(_schema_of(records)) as accepted, tables.writer(QUARANTINE) as rejected:
-        for text, first_line in blocks(source, columns):
-            block = read_block(text, first_line, records)
-            num_withdrawn += _store(block, source, forgotten, accepted, rejected)
-            reasons.update(row.reason for row in block.rejected)
-            num_dropped += block.num_dropped_utterances
-            if block.rejected and not example:
-                worst = block.rejected[0]
-                example = f"line {worst.line}: {worst.detail}"
-        shard = accepted.finish()
-        return FileReport(
-            shard=shard,
-            quarantine=rejected.finish() if reasons else None,
-            num_accepted=shard.num_rows,
-            rejected_by_reason=dict(reasons),
-            num_dropped_utterances=num_dropped,
-            num_withdrawn=num_withdrawn,
-            example=example,
+        files = tuple(
+            _read_file(source, records, forgotten, accepted, rejected) for source in sources
+        )
+        has_rejected = any(file.rejected_by_reason for file in files)
+        return PackReport(
+            shard=accepted.finish(),
+            quarantine=rejected.finish() if has_rejected else None,
+            files=files,
         )
 
 
-def _store(
-    block: Block,
+def _read_file(
     source: SourceFile,
+    records: RecordsConfig,
     forgotten: Forgotten,
     accepted: TableWriter,
     rejected: TableWriter,
-) -> int:
-    """Write what a block holds; returns how many of its rows were withdrawn."""
-    batch = _batch(source.digest, block)
-    kept = forgotten.without(batch)
-    accepted.append(kept)
-    if block.rejected:
-        rows = [
-            row._replace(detail="withdrawn", raw=b"") if forgotten.holds_line(row.raw) else row
-            for row in block.rejected
-        ]
-        rejected.append(quarantine_batch(source.digest, source.address, *zip(*rows)))
-    return int(batch.num_rows - kept.num_rows)
+) -> FileReport:
+    """Append what a file holds to the two tables."""
+    columns = [*records.file_fields.values(), *filter(None, [records.time_field])]
+    token_columns = TokenColumns(records.token_column, records.tag_column)
+    left_out = LeftOut()
+    reasons: Counter[str] = Counter()
+    num_accepted = num_dropped = num_withdrawn = 0
+    example = ""
+    not_utf8 = b""
+
+    def reject(rows: list[Rejected]) -> None:
+        nonlocal example, not_utf8
+        if rows:
+            rows.sort()
+            _append_rejected(source, rows, forgotten, rejected)
+            reasons.update(row.reason for row in rows)
+            example = example or f"line {rows[0].line}: {rows[0].detail}"
+            if len(not_utf8) < RAW_BYTES:
+                not_utf8 += b"".join(row.raw for row in rows if row.reason == "not_utf8")
+
+    for text, first_line in blocks(source, columns, token_columns=token_columns, left_out=left_out):
+        block = read_block(text, first_line, records)
+        batch = _batch(source.digest, block)
+        kept = forgotten.without(batch)
+        accepted.append(kept)
+        num_accepted += kept.num_rows
+        num_withdrawn += batch.num_rows - kept.num_rows
+        num_dropped += block.num_dropped_utterances
+        reject([*block.rejected, *_taken(left_out)])
+    reject(_taken(left_out))
+    if encoding := likely_encoding(not_utf8):
+        example += f" (it seems to be {encoding}: iconv -f {encoding} -t UTF-8)"
+    return FileReport(
+        num_accepted=num_accepted,
+        rejected_by_reason=dict(reasons),
+        num_dropped_utterances=num_dropped,
+        num_withdrawn=num_withdrawn,
+        num_comments=left_out.num_comments,
+        example=example,
+    )
+
+
+def _taken(left_out: LeftOut) -> list[Rejected]:
+    rows = [Rejected(*row) for row in left_out.rows]
+    left_out.rows.clear()
+    return rows
+
+
+def _append_rejected(
+    source: SourceFile, rows: Sequence[Rejected], forgotten: Forgotten, rejected: TableWriter
+) -> None:
+    kept = []
+    for row in rows:
+        if forgotten.holds_line(row.raw):
+            row = row._replace(detail="withdrawn", raw=b"")
+        elif source.leads_outside:
+            # Who may put a link into a folder may not be meant to read what it leads to.
+            detail = f"{row.detail} (its text is not kept: the file is a link out of its folder)"
+            row = row._replace(detail=detail, raw=b"")
+        kept.append(row)
+    rejected.append(quarantine_batch(source.digest, source.address, *zip(*kept, strict=True)))
 
 
 def _schema_of(records: RecordsConfig) -> Any:
@@ -387,28 +498,40 @@ def _batch_of(file: str, records: Records) -> Any:
 
 def _check(reports: _Reports, steps: Steps, records: RecordsConfig) -> tuple[int, Counter[str]]:
     """Rows accepted, and rejected by reason; InputError where too many were rejected."""
-    of_file: dict[str, _Reports] = {}
-    for source, report in reports:
-        of_file.setdefault(source.address, []).append((source, report))
-    for one in of_file.values():
+    of_file: dict[str, _Found] = {}
+    for pack, report in reports:
+        for source, file in zip(pack, report.files, strict=True):
+            of_file.setdefault(source.address, []).append((file, report.quarantine))
+    for address, one in of_file.items():
         # No file may be wholly bad, whatever the others hold.
-        if len(of_file) > 1 and not any(each.num_accepted or each.num_withdrawn for _, each in one):
-            _check(one, steps, records)
+        if not any(file.num_accepted or file.num_withdrawn for file, _ in one):
+            _check_found({address: one}, steps, records)
+    return _check_found(of_file, steps, records)
+
+
+_Found = list[tuple[FileReport, TableRef | None]]  # pieces of a file, and their quarantine
+
+
+def _check_found(
+    of_file: dict[str, _Found], steps: Steps, records: RecordsConfig
+) -> tuple[int, Counter[str]]:
     reasons: Counter[str] = Counter()
-    examples: list[str] = []
-    for source, report in reports:
-        reasons.update(report.rejected_by_reason)
-        if report.quarantine:
-            kept = steps.root / report.quarantine.path
-            examples.append(
-                f"{printable(source.address)} {report.example} (its rejected rows are kept in"
-                f" {kept})"
-            )
-    num_accepted = sum(report.num_accepted for _, report in reports)
+    example = ""
+    num_accepted = num_withdrawn = 0
+    for address, pieces in of_file.items():
+        for file, quarantine in pieces:
+            reasons.update(file.rejected_by_reason)
+            num_accepted += file.num_accepted
+            num_withdrawn += file.num_withdrawn
+            if file.example and quarantine and not example:
+                kept = steps.root / quarantine.path
+                example = (
+                    f"{printable(address)} {file.example} (its rejected rows are kept in {kept})"
+                )
     where = " and ".join(map(printable, list(of_file)[:3])) + (" ..." if len(of_file) > 3 else "")
-    if not num_accepted and any(report.num_withdrawn for _, report in reports):
+    if not num_accepted and num_withdrawn:
         raise InputError(f"{where}: every row was withdrawn by its owner: add other sources")
-    check_rejected(where, num_accepted, reasons, "".join(examples[:1]), records)
+    check_rejected(where, num_accepted, reasons, example, records)
     return num_accepted, reasons
 
 
@@ -429,9 +552,9 @@ def _with_mended_rows(
     files = {file for file, _ in mended}
     changed: _Reports = []
     with tables.writer(_schema_of(records)) as accepted:
-        for source, report in reports:
-            if report.quarantine is None or source.digest not in files:
-                changed.append((source, report))
+        for pack, report in reports:
+            if report.quarantine is None or files.isdisjoint(source.digest for source in pack):
+                changed.append((pack, report))
                 continue
             left: list[dict[str, Any]] = []
             num_before = report.quarantine.num_rows
@@ -443,25 +566,13 @@ def _with_mended_rows(
                 else:
                     accepted.append(forgotten.without(_batch(row["file"], block)))
             if len(left) < num_before:
-                report = _less_rejected(tables, report, left)
-            changed.append((source, report))
+                report = _less_rejected(tables, pack, report, left)
+            changed.append((pack, report))
         shard = accepted.finish()
     if shard.num_rows:
         source = SourceFile(address=MENDED, digest=shard.digest, num_bytes=shard.num_bytes)
-        changed.append(
-            (
-                source,
-                FileReport(
-                    shard=shard,
-                    quarantine=None,
-                    num_accepted=shard.num_rows,
-                    rejected_by_reason={},
-                    num_dropped_utterances=0,
-                    num_withdrawn=0,
-                    example="",
-                ),
-            )
-        )
+        files_of_it = (FileReport(num_accepted=shard.num_rows),)
+        changed.append(((source,), PackReport(shard=shard, quarantine=None, files=files_of_it)))
     return changed
 
 
@@ -471,20 +582,25 @@ def mended_block(raw: str, line: int, records: RecordsConfig) -> Block:
 
 
 def _less_rejected(
-    tables: Tables, report: FileReport, left: Sequence[dict[str, Any]]
-) -> FileReport:
-    """The report of a file of which only these rows are still rejected."""
-    update: dict[str, Any] = {"quarantine": None, "example": "", "rejected_by_reason": {}}
-    if left:
-        columns = ("line", "reason", "detail", "raw")
-        rows = [[row[column] for row in left] for column in columns]
-        batch = quarantine_batch(left[0]["file"], left[0]["address"], *rows)
+    tables: Tables, pack: _Pack, report: PackReport, left: Sequence[dict[str, Any]]
+) -> PackReport:
+    """The report of files of which only these rows are still rejected."""
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in left:
+        rows_of.setdefault(row["file"], []).append(row)
+    files = []
+    for source, file in zip(pack, report.files, strict=True):
+        rows = rows_of.get(source.digest, [])
         update = {
-            "quarantine": tables.write([batch], QUARANTINE),
-            "example": f"line {left[0]['line']}: {left[0]['detail']}",
-            "rejected_by_reason": dict(Counter(row["reason"] for row in left)),
+            "rejected_by_reason": dict(Counter(row["reason"] for row in rows)),
+            "example": f"line {rows[0]['line']}: {rows[0]['detail']}" if rows else "",
         }
-    return report.model_copy(update=update)
+        files.append(file.model_copy(update=update))
+    quarantine = None
+    if left:
+        batch = pa.RecordBatch.from_pylist(list(left), QUARANTINE)
+        quarantine = tables.write([batch], QUARANTINE)
+    return report.model_copy(update={"quarantine": quarantine, "files": tuple(files)})
 
 
 # --- tables that were merged ----------------------------------------------------------------------

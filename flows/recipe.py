@@ -11,14 +11,7 @@ from pipeline.networks.devices import resolve_device
 from pipeline.networks.recurrent import NetworkConfig, Variant
 from pipeline.networks.regularisation import RegularisationConfig
 from pipeline.networks.variants import Baseline, parse_variant
-from pipeline.problems import (
-    Classification,
-    Forecasting,
-    LanguageModel,
-    NextWord,
-    Seq2Seq,
-    Tagging,
-)
+from pipeline.problems import Classification, Forecasting, LanguageModel, NextWord, Seq2Seq, Tagging
 from pipeline.problems.predictor import ModelConfig
 from pipeline.problems.scores import EvaluationConfig
 from pipeline.records.contract import IN_ORDER, RecordsConfig

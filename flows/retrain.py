@@ -31,13 +31,7 @@ from flows.prepare.splits import (
 )
 from flows.prepare.tokens import with_user_dictionary
 from flows.prepare.vocabularies import CoverageReport, VocabularyRef, measure_coverage
-from flows.profile import (
-    ProfileRef,
-    profile_series,
-    profile_snapshot,
-    read_profile,
-    show_profile,
-)
+from flows.profile import ProfileRef, profile_series, profile_snapshot, read_profile, show_profile
 from flows.publish.decision import Candidate, Decision, decide
 from flows.publish.extension import Start, check_extension, version_to_extend
 from flows.publish.version import publication_of

@@ -22,9 +22,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flows.command.cli import main
 from flows.command.exit_codes import MISTAKE, OK
+from flows.ingest import _batch as batch_of
+from pipeline.records.contract import RecordsConfig, read_block
+from warehouse.errors import StorageError
+from warehouse.sources.left_out import LeftOut
+from warehouse.sources.sources import blocks, find_sources
 
 PAIRS = ("translate-en-zh", "records.fields={source: en, target: zh}")
 LABELLED = ("topic", "records.kind=labelled", 'records.labels=["0", "1"]')
@@ -207,6 +214,21 @@ ACCEPTED: list[tuple[str, str, bytes, tuple[str, ...], int, int]] = [
         2,
     ),
     ("empty row groups", "a.parquet", parquet(EN_ZH, row_group_size=1), PAIRS, 2, 0),
+    ("semicolons", "a.csv", b"en;zh\na;b\n", PAIRS, 1, 0),
+    ("a named separator", "a.csv", b'\xef\xbb\xbfsep=;\r\nen;zh\r\na;"b,c"\r\n', PAIRS, 1, 0),
+    ("tabs in CSV", "a.csv", b"en\tzh\na\tb\n", PAIRS, 1, 0),
+    ("blanks around names", "a.csv", '\ufeff en , zh　,,\na, "b" ,,\n,,,\n'.encode(), PAIRS, 1, 0),
+    ("CR alone in CSV", "a.csv", b"en,zh\ra,b\rc,d\r", PAIRS, 2, 0),
+    (
+        "a quote that stays open",
+        "a.csv",
+        b'en,zh\n"a,b\n' + b"c,d\n" * 9_000,
+        PAIRS,
+        9_000,
+        1,
+    ),
+    ("text behind a quote", "a.csv", b'en,zh\na,b\n"c"x,d\ne,f\n', PAIRS, 2, 1),
+    ("not UTF-8 in CSV", "a.csv", b"en,zh\na,b\n\xff,c\nd,e\n", PAIRS, 2, 1),
     ("labels as floats", "a.csv", b"text,label\na,1.0\nb,0\nc,2.0\nd,nan\n", LABELLED, 2, 2),
     (
         "numbers of all kinds",
@@ -254,16 +276,22 @@ REFUSED: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
         (),
         "one JSON array",
     ),
-    ("pretty-printed", "a.json", json.dumps(json.loads(row(1)), indent=2).encode(), (), "not JSON"),
+    (
+        "pretty-printed",
+        "a.json",
+        json.dumps(json.loads(row(1)), indent=2).encode(),
+        (),
+        "JSON objects of several lines",
+    ),
     ("NUL alone", "a.jsonl", bytes(4_096), (), "rows were rejected"),
     ("random bytes", "a.jsonl", random.Random(5).randbytes(3_000), (), "rows were rejected"),
-    ("a page of HTML", "a.jsonl", b"<!doctype html>\n<html>\n404</html>\n", (), "not JSON"),
+    ("a page of HTML", "a.jsonl", b"<!doctype html>\n<html>\n404</html>\n", (), "is a web page"),
     (
         "a pointer of Git LFS",
         "a.jsonl",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
         (),
-        "not JSON",
+        "run git lfs pull",
     ),
     ("garbage behind gzip", "a.jsonl.gz", gzip.compress(rows(1)) + b"garbage", (), "is damaged"),
     (
@@ -274,8 +302,8 @@ REFUSED: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
         "is cut short",
     ),
     ("a wrong checksum", "a.jsonl.gz", gzip.compress(rows(1))[:-8] + bytes(8), (), "is damaged"),
-    ("gzip in gzip", "a.jsonl.gz", gzip.compress(gzip.compress(rows(1))), (), "rows were rejected"),
-    ("a zstd dictionary", "a.jsonl.zst", with_dictionary(rows(1)), (), "is damaged"),
+    ("gzip in gzip", "a.jsonl.gz", gzip.compress(gzip.compress(rows(1))), (), "is packed twice"),
+    ("a zstd dictionary", "a.jsonl.zst", with_dictionary(rows(1)), (), "with a zstd dictionary"),
     (
         "zstd cut short",
         "a.jsonl.zst",
@@ -286,12 +314,12 @@ REFUSED: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ("zstd under gzip's name", "a.jsonl.gz", zstandard.compress(rows(1)), (), "is not gzip"),
     ("a tar archive", "a.jsonl", tar(rows(1)), (), "is a tar archive: unpack it"),
     ("a packed tar archive", "a.jsonl.gz", gzip.compress(tar(rows(1))), (), "is a tar archive"),
-    ("a zip archive", "a.jsonl", zipped(rows(1)), (), "is a zip file"),
+    ("a zip archive", "a.jsonl", zipped(rows(1)), (), "is a zip archive"),
     ("bzip2", "a.jsonl", bz2.compress(rows(1)), (), "is a bzip2 file"),
-    ("xz", "a.jsonl", lzma.compress(rows(1)), (), "is a xz file"),
+    ("xz", "a.jsonl", lzma.compress(rows(1)), (), "is an xz file"),
     ("Parquet as lines", "a.jsonl", WHOLE, (), "is a parquet file"),
     ("Parquet cut short", "a.parquet", WHOLE[:-9], PAIRS, "not sound Parquet"),
-    ("Parquet without a head", "a.parquet", WHOLE[400:], PAIRS, "not sound Parquet"),
+    ("Parquet without a head", "a.parquet", WHOLE[400:], PAIRS, "is not Parquet"),
     (
         "Parquet with a wrong page",
         "a.parquet",
@@ -320,20 +348,9 @@ REFUSED: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
         PAIRS,
         "names a column twice",
     ),
-    ("semicolons", "a.csv", b"en;zh\na;b\n", PAIRS, "is separated by semicolons"),
-    ("tabs in CSV", "a.csv", b"en\tzh\na\tb\n", PAIRS, "is separated by tabs"),
-    (
-        "a quote that stays open",
-        "a.csv",
-        b'en,zh\n"a,b\n' + b"c,d\n" * 9_000,
-        PAIRS,
-        "not CSV near line",
-    ),
-    ("text behind a quote", "a.csv", b'en,zh\na,b\n"c"x,d\n', PAIRS, "not CSV near line 3"),
     ("a header alone", "a.csv", b"en,zh\n", PAIRS, "has no rows"),
-    ("no header", "a.csv", b"Hi.,x\nBye.,y\n", PAIRS, "a key is missing"),
+    ("no header", "a.csv", b"Hi.,x\nBye.,y\n", PAIRS, "line 1 names 'Hi.', 'x'"),
     ("a file of another kind", "a.jsonl", b'{"en": "a", "zh": "b"}\n', (), "a key is missing"),
-    ("not UTF-8 in CSV", "a.csv", b"en,zh\na,b\n\xff,c\n", PAIRS, "is not UTF-8 in line 3"),
     ("nothing in gzip", "a.jsonl.gz", gzip.compress(b""), (), "has no rows"),
     ("a BOM alone", "a.jsonl", b"\xef\xbb\xbf", (), "has no rows"),
 ]
@@ -459,3 +476,115 @@ def test_what_is_no_file_is_named(
         assert ingest(warehouse, path, ()) == MISTAKE
         out, err = shown(capsys)
         assert out == "" and "\ntidemill: " in err and str(path) in err
+
+
+# --- mutations: what one wrong byte costs
+
+SOUND = {
+    "jsonl": [f"{row(number)}\n".encode() for number in range(6)],
+    "csv": [
+        f"{en},{zh}\r\n".encode()
+        for en, zh in (
+            ("Hi.", "嗨。"),
+            ('"Well, then"', "那么"),
+            ('"two\nlines"', "两行"),
+            ("Bye.", '"再""见"""'),
+            ("A", "甲"),
+            ('"B, b"', '"乙，乙"'),
+        )
+    ],
+    "conll": [
+        "".join(f"{token}{separator}{tag}\n" for token, tag in sentence).encode()
+        for separator, sentence in (
+            (" ", [("我", "O"), ("在", "O"), ("北京", "B-LOC")]),
+            ("\t", [("New York", "B-LOC"), ("很", "O")]),
+            (" ", [("他", "O"), ("#", "O"), ("去", "O")]),
+            (" ", [("李明", "B-PER"), ("说", "O")]),
+        )
+    ],
+    "txt": [f"{number} en\t第{number}句\n".encode() for number in range(6)],
+}
+BEFORE = {"csv": b"en,zh\r\n"}
+BETWEEN = {"conll": b"\n"}
+CONTRACT = {
+    "jsonl": RecordsConfig(),
+    "conll": RecordsConfig("tagged"),
+    "csv": RecordsConfig("pairs", {"source": "en", "target": "zh"}),
+    "txt": RecordsConfig("pairs", {"source": "en", "target": "zh"}),
+}
+
+
+def read(path: Path, content: bytes) -> tuple[list[list[str]], int]:
+    """The texts of each row that is accepted, and how many rows are rejected."""
+    path.write_bytes(content)
+    records = CONTRACT[path.suffix[1:]]
+    left_out = LeftOut()
+    accepted: list[list[str]] = []
+    num_rejected = num_rows = 0
+    (found,) = find_sources([str(path)])
+    for block, first in blocks(found, list(records.file_fields.values()), left_out=left_out):
+        made = read_block(block, first, records)
+        num_rows += made.num_rows
+        num_rejected += len(made.rejected)
+        batch = batch_of(found.digest, made)
+        names = [name for name in batch.schema.names if name not in ("file", "line", "group")]
+        accepted += [
+            [str(value) for value in values]
+            for values in zip(*(batch[name].to_pylist() for name in names), strict=True)
+        ]
+    assert len(accepted) + num_rejected == num_rows
+    return accepted, num_rejected + len(left_out.rows)
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_wrong_byte_costs_its_own_row(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    parts = SOUND[kind]
+    between = BETWEEN.get(kind, b"")
+    path = tmp_path / f"a.{kind}"
+    sound, _ = read(path, BEFORE.get(kind, b"") + between.join(parts))
+    assert len(sound) == len(parts)
+    which = data.draw(st.integers(0, len(parts) - 1))
+    part = parts[which]
+    place = data.draw(st.integers(0, len(part) - 1))
+    new = data.draw(st.sampled_from([*b"\"',;#|[]{}\\\t\r\n \0\x1b\x80\xff\xe3O-1", *range(256)]))
+    how = data.draw(st.sampled_from(["replace", "insert", "delete"]))
+    end = place if how == "insert" else place + 1
+    middle = b"" if how == "delete" else bytes([new])
+    mutated = part[:place] + middle + part[end:]
+    content = between.join([*parts[:which], mutated, *parts[which + 1 :]])
+    accepted, num_rejected = read(path, BEFORE.get(kind, b"") + content)
+    touched = {which}
+    if b"\n" not in mutated[-1:] or b"\n" not in part[place:end] + mutated[:1]:
+        touched.add(which + 1)  # without the line end between them, two rows are one
+    lost = [i for i, each in enumerate(sound) if each not in accepted and i not in touched]
+    assert not lost, (mutated, accepted)
+    if len(accepted) < len(sound):
+        assert num_rejected or b"\n" not in mutated[-1:] or is_gone(kind, mutated)
+
+
+def is_gone(kind: str, mutated: bytes) -> bool:
+    """Whether nothing is left of a row, or what is left is a comment."""
+    return not mutated.strip() or (kind == "conll" and b"#" in mutated)
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_many_wrong_bytes_are_rows_or_a_sentence(
+    tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    content = bytearray(BEFORE.get(kind, b"") + BETWEEN.get(kind, b"").join(SOUND[kind]))
+    for _ in range(data.draw(st.integers(1, 12))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.integers(0, 9))
+        content[place : place + length] = data.draw(st.binary(max_size=9))
+        if not content:
+            return
+    refused = None
+    try:
+        read(tmp_path / f"a.{kind}", bytes(content))
+    except StorageError as error:
+        refused = str(error)
+    assert refused is None or (refused.isprintable() and str(tmp_path) in refused)

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
-from flows.ingest import IngestReport, ingest, ingest_sources
+from flows.ingest import IngestReport, ingest, ingest_sources, ingested_snapshot
+from flows.quarantine import quarantined_rows
 from flows.steps.steps import Steps
 from pipeline.errors import InputError
 from pipeline.records.contract import RecordsConfig
 from warehouse.errors import StorageError
-from warehouse.ingests import SourceChanges
+from warehouse.ingests import SourceChanges, keep_mended_rows
 from warehouse.sources.sources import find_sources
 from warehouse.tables.record_schemas import DIALOGUES, PAIRS, QUARANTINE
 from warehouse.tables.tables import ASIDE, Tables
@@ -169,7 +170,8 @@ def test_too_many_rejected_rows_are_refused(warehouse: Path, tmp_path: Path) -> 
         (b"\n \r\n\n", "has no rows"),
         (line(1).encode("utf-16"), "is UTF-16"),
         ((line(1) + "\n").encode("gbk") * 3, "3 of 3 rows were rejected .*not UTF-8"),
-        (b"\x7fELF" + random.Random(0).randbytes(5_000), "rows were rejected"),
+        (b"\x7fELF" + random.Random(0).randbytes(5_000), "is a program"),
+        (random.Random(0).randbytes(5_000), "rows were rejected"),
     ],
 )
 def test_a_file_without_rows_is_one_sentence(
@@ -290,10 +292,10 @@ def test_odd_addresses(warehouse: Path, tmp_path: Path, monkeypatch: pytest.Monk
         ("dangling.jsonl", "does not exist"),
         ("empty.jsonl.gz", "is empty"),
         ("nothing.jsonl.gz", "has no rows"),
-        ("twice.jsonl.gz", "were rejected"),
-        ("a.csv", "not CSV near line"),
+        ("twice.jsonl.gz", "packed twice"),
+        ("a.csv", r"quotes that do not match .* line 2"),
         ("folder", "holds no file to read"),
-        ("zip.jsonl", "is a zip file under another name"),
+        ("zip.jsonl", "is a zip archive: unpack it"),
         ("folder/notes.md", "is not a file that can be read"),
         ("*.parquet", "No file matches"),
     ):
@@ -370,3 +372,199 @@ def test_a_killed_ingest_leaves_nothing_half(warehouse: Path, tmp_path: Path) ->
     tables.collect_garbage(min_age_seconds=0)
     assert not list((warehouse / "tables").glob(f"{ASIDE}*"))
     assert len(list(warehouse.glob("tables/*.parquet"))) == 3
+
+
+# --- many small files, links, small faults
+
+
+def small_files(folder: Path, numbers: range) -> str:
+    for number in numbers:
+        write(folder / f"{number:04d}.jsonl", line(number, 1), *(["bad"] if number == 7 else []))
+    return str(folder)
+
+
+def rows_in_order(root: Path, report: IngestReport) -> list[tuple[str, int]]:
+    tables = [Tables(root).read(shard, ["file", "line"]) for shard in report.shards]
+    return [(row["file"], row["line"]) for table in tables for row in table.to_pylist()]
+
+
+def test_many_small_files_share_tables(
+    warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.ingest.MANY_FILES", 30)
+    monkeypatch.setattr("flows.ingest.PACK_FILES", 8)
+    folder = small_files(tmp_path / "in", range(60))
+    report = run(warehouse, folder, records=LENIENT)
+    assert (report.num_accepted, report.num_rejected) == (60, 1)
+    assert 3 <= len(report.shards) <= 20
+    digests = {blake3(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+    assert {file for file, _ in rows_in_order(warehouse, report)} == digests
+    (rejected,) = quarantined_rows(warehouse, "talks")
+    assert rejected["address"].endswith("0007.jsonl")
+    assert (rejected["line"], rejected["raw"]) == (2, b"bad")
+    # Elsewhere and under other names: the same.
+    for number, path in enumerate(sorted(Path(folder).iterdir(), reverse=True)):
+        (tmp_path / "there").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "there" / f"{number}.jsonl")
+    there = run(tmp_path / "elsewhere", str(tmp_path / "there"), records=LENIENT)
+    assert there.snapshot == report.snapshot
+
+    # Nothing new is nothing read; a file more or less is one table of them.
+    def states(root: Path) -> list[str]:
+        steps = Steps(root)
+        ingest_sources(steps, "talks", [folder], LENIENT)
+        return [state.state for state in steps.states]
+
+    assert set(states(warehouse)) == {"Cached"}
+    small_files(tmp_path / "in", range(60, 61))
+    assert states(warehouse).count("Completed") <= 2
+    (Path(folder) / "0003.jsonl").unlink()
+    assert states(warehouse).count("Completed") <= 2
+    # A file without a sound row is still refused by its name, and one that cannot be read too.
+    write(Path(folder) / "0061.jsonl", "bad")
+    with pytest.raises(InputError, match=r"0061\.jsonl: 1 of 1 rows were rejected"):
+        run(warehouse, folder, records=LENIENT)
+    (Path(folder) / "0061.jsonl").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"0061\.jsonl is empty"):
+        run(warehouse, folder, records=LENIENT)
+
+
+def test_many_small_files_keep_their_order_where_it_means_something(
+    warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.ingest.MANY_FILES", 5)
+    monkeypatch.setattr("flows.ingest.PACK_FILES", 4)
+    text = RecordsConfig("text")
+    for number in range(40):
+        write(tmp_path / "in" / f"{number:02d}.txt", *(f"{number}.{i}" for i in range(2)))
+    write(tmp_path / "in" / "20.txt", *(f"20.{i}" for i in range(20_000)))  # not small
+    report = run(warehouse, str(tmp_path / "in"), records=text)
+    shown = [
+        row
+        for shard in report.shards
+        for (row,) in Tables(warehouse).read(shard)["utterances"].to_pylist()
+    ]
+    assert len(report.shards) < 40
+    numbers = [tuple(map(int, row.split("."))) for row in shown]
+    assert numbers == sorted(numbers) and len(numbers) == 78 + 20_000
+
+
+def test_a_corrected_row_of_many_small_files_is_taken_in(
+    warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.ingest.MANY_FILES", 5)
+    folder = small_files(tmp_path / "in", range(20))
+    write(tmp_path / "in" / "0008.jsonl", line(8), "worse")
+    run(warehouse, folder, records=LENIENT)
+    first, second = sorted(quarantined_rows(warehouse, "talks"), key=lambda row: row["raw"])
+    keep_mended_rows(warehouse, "talks", {(first["file"], first["line"]): line(100)})
+    report = run(warehouse, folder, records=LENIENT)
+    assert (report.num_accepted, report.num_rejected, report.num_mended) == (21, 1, 1)
+    assert report.rejected_by_reason == {"not_json": 1}
+    assert quarantined_rows(warehouse, "talks") == [second]
+
+
+def test_a_summary_shows_the_beginning_of_long_lists(
+    warehouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = run(warehouse, small_files(tmp_path / "in", range(25)), records=LENIENT)
+    summary = json.loads(json.dumps(report.summary()))
+    assert len(summary["changes"]["added"]) == len(summary["shards"]) == 10
+    assert summary["num_changes"]["added"] == summary["num_shards"] == 25
+    assert summary["num_accepted"] == 25
+
+
+def test_the_text_behind_a_link_out_of_the_folder_is_not_kept(
+    warehouse: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "secrets" / "keys", "password=hunter2", line(1))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").symlink_to("../secrets/keys")
+    for source in (str(tmp_path / "in"), f"{tmp_path}/in/*.jsonl", f"{tmp_path}/in/a.jsonl"):
+        report = run(warehouse, source, records=LENIENT)
+        assert (report.num_accepted, report.num_rejected) == (1, 1)
+        (row,) = quarantined_rows(warehouse, "talks")
+        assert (row["line"], row["reason"], row["raw"]) == (1, "not_json", b"")
+        assert "the file is a link out of its folder" in row["detail"]
+    with pytest.raises(InputError) as raised:
+        run(warehouse, str(tmp_path / "in"))
+    assert "hunter2" not in str(raised.value)
+    assert all(b"hunter2" not in path.read_bytes() for path in warehouse.rglob("*.json"))
+    # Nor is the first line of a table shown as its header.
+    (tmp_path / "in" / "a.csv").symlink_to("../secrets/keys")
+    with pytest.raises(StorageError, match="has none of the columns") as refused:
+        run(warehouse, str(tmp_path / "in" / "a.csv"), records=EN_ZH)
+    assert "hunter2" not in str(refused.value)
+    # The file itself, named as it is, is nobody's secret.
+    shutil.copy(tmp_path / "secrets" / "keys", tmp_path / "secrets" / "keys.jsonl")
+    run(warehouse, str(tmp_path / "secrets" / "keys.jsonl"), records=LENIENT)
+    assert quarantined_rows(warehouse, "talks")[0]["raw"] == b"password=hunter2"
+
+
+def test_comments_are_counted(warehouse: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("# id = 1\n1\t我\tO\tx\n2\t去\tB-LOC\ty\n", "utf-8")
+    tagged = RecordsConfig("tagged", tag_column=3)
+    report = run(warehouse, str(tmp_path / "a.conll"), records=tagged)
+    (shard,) = report.shards
+    table = Tables(warehouse).read(shard)
+    assert table["tokens"].to_pylist() == [["我", "去"]]
+    assert table["tags"].to_pylist() == [["O", "B-LOC"]]
+    assert table["line"].to_pylist() == [2]
+    assert report.num_comments == 1
+    assert ingested_snapshot(Steps(warehouse), "talks", report.snapshot.id).num_comments == 1
+
+
+def test_another_encoding_is_named(warehouse: Path, tmp_path: Path) -> None:
+    for name, encoding in (("a.jsonl", "gb18030"), ("a.csv", "big5")):
+        header = "en,zh\n" if name == "a.csv" else ""
+        row = "Hi,天氣很好\n" if name == "a.csv" else f"{line(1)}\n"
+        (tmp_path / name).write_bytes((header + row * 3).encode(encoding))
+        records = EN_ZH if name == "a.csv" else LENIENT
+        with pytest.raises(InputError, match=f"3 of 3 .* iconv -f {encoding.upper()} -t UTF-8"):
+            run(warehouse, str(tmp_path / name), records=records)
+
+
+TAGGED = RecordsConfig("tagged", max_rejected=1.0)
+TIMES = RecordsConfig("series", max_rejected=1.0)
+FAULTS = {
+    "blank-ideographic.conll": (TAGGED, 2),
+    "token-with-blank.conll": (TAGGED, 2),
+    "comments-and-ids.conll": (TAGGED, 2),
+    "months-not-padded.csv": (TIMES, 132),
+    "months-with-gaps.csv": (TIMES, 108),
+    "times-mixed.csv": (TIMES, 9),
+    "withdrawn-escaped.jsonl": (LENIENT, 2),
+    "labels-contradicting.jsonl": (RecordsConfig("labelled", max_rejected=1.0), 0),
+    "tags-new-entity-late.jsonl": (TAGGED, 0),
+    "tags-without-prefix.jsonl": (TAGGED, 0),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_small_faults_lose_no_row(warehouse: Path, shared_data: Path, name: str) -> None:
+    records, num_rows = FAULTS[name]
+    path = shared_data / "faults" / name
+    report = run(warehouse, str(path), records=records)
+    num_lines = len(path.read_bytes().splitlines())
+    assert report.num_accepted + report.num_rejected == (num_rows or num_lines)
+    tokens = [
+        row
+        for shard in report.shards
+        if records.kind == "tagged"
+        for row in Tables(warehouse).read(shard)["tokens"].to_pylist()
+    ]
+    expected = {
+        "blank-ideographic.conll": [["我", "在", "北京"], ["他", "去", "上海"]],
+        "token-with-blank.conll": [["New York", "is", "big"], ["他", "去"]],
+        "comments-and-ids.conll": [["我", "去"], ["#", "号"]],
+    }
+    if name in expected:
+        assert tokens == expected[name]
+        assert report.num_comments == (4 if name == "comments-and-ids.conll" else 0)
+
+
+def test_a_folder_with_bad_files_is_refused_by_the_first(
+    warehouse: Path, shared_data: Path
+) -> None:
+    with pytest.raises(StorageError, match=r"folder/empty\.jsonl is empty"):
+        run(warehouse, str(shared_data / "faults" / "folder"))

@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.records.contract import (
-    REASONS,
-    Block,
-    RecordsConfig,
-    check_rejected,
-    read_block,
-)
+from pipeline.records.contract import REASONS, Block, RecordsConfig, check_rejected, read_block
 from pipeline.records.dialogues import Dialogues, read_utterance
 from pipeline.records.labelled import Labelled
 from pipeline.records.pairs import Pairs

@@ -50,7 +50,7 @@ def ingest(
         arguments = _ingest_arguments(name, sources, settings, catalogue_file)
     report = run_flow(ingest, {**arguments, "warehouse": warehouse})
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json(report.summary())
     else:
         _print_ingest(report)
     return OK
@@ -95,6 +95,7 @@ def _print_ingest(report: "IngestReport") -> None:
         ("utterances dropped", report.num_dropped_utterances),
         ("rows withdrawn", report.num_withdrawn),
         ("rows corrected", report.num_mended),
+        ("comment lines", report.num_comments),
     ):
         if count:
             rows.append((what, count))
@@ -288,7 +289,7 @@ def _retry(
         arguments["sources"] = list(given)
     report = retry_quarantine(Steps(root), **arguments, mended=file)
     if as_json:
-        print_json(report.model_dump(mode="json"))
+        print_json({**report.model_dump(mode="json"), "ingest": report.ingest.summary()})
         return OK
     say(f"{report.num_before} rows were rejected before, {report.num_after} are rejected now")
     for place, detail in report.still_wrong.items():

@@ -61,6 +61,8 @@ REASONS = {
     "not_number": "a value that is no finite number",
     "not_exact": "a number with more digits than can be kept",
     "not_time": "a time that has no place in the order of time",
+    "not_csv": "quotes that do not match",
+    "unequal_columns": "another number of columns",
 }
 """Why a row is rejected: the code and what it says."""
 
@@ -90,6 +92,9 @@ class RecordsConfig:
     - `labels`: of labelled records, the labels that there may be; any where it is empty.
     - `time_field`: the field of the files that holds the time of a row, by which a chronological
       split orders rows; where it is empty, they stand in the order of the sources.
+    - `token_column`, `tag_column`: of tagged records in `.conll` files, which columns hold the
+      tokens and the tags, from 1; negative numbers count from the last, -1. `token_column` 0 is the
+      second column where the first one numbers the tokens, else the first.
 
     Raises `InputError` for a value that cannot work.
     """
@@ -99,6 +104,8 @@ class RecordsConfig:
     max_rejected: float = 0.05
     labels: tuple[str, ...] = ()
     time_field: str = ""
+    token_column: int = 0
+    tag_column: int = -1
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -125,6 +132,16 @@ class RecordsConfig:
                 )
         if self.labels and self.kind != "labelled":
             raise InputError(f"records.labels are of labelled records, and these are {self.kind}")
+        if (self.token_column, self.tag_column) != (0, -1) and self.kind != "tagged":
+            raise InputError(
+                "records.token_column and records.tag_column are of tagged records, and these are"
+                f" {self.kind}"
+            )
+        if self.tag_column == 0 or self.token_column == self.tag_column:
+            raise InputError(
+                f"records.tag_column is {self.tag_column}: give the number of a column from 1, or"
+                " from the last, -1, other than records.token_column"
+            )
         if not 0 <= self.max_rejected <= 1:
             raise InputError(
                 f"max_rejected is a share of the rows from 0 to 1, not {self.max_rejected}"

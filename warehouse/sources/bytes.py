@@ -15,30 +15,7 @@ from warehouse.sources.files import (
     compression_of,
     printable,
 )
-
-_MAGICS = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"PAR1": "parquet",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-}
-
-_TAR_MARK = slice(257, 262)  # where "ustar" stands in the head of an archive
-
-_ENCODINGS = {  # the longer marks first
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"{\x00": "UTF-16 or UTF-32",
-    b"\x00{": "UTF-16",
-    b"\x00\x00\x00{": "UTF-32",
-}
-
-BOM = b"\xef\xbb\xbf"
+from warehouse.sources.foreign import _TAR_MARK, BOM, _container_of, _foreign, _wide_encoding
 
 
 def byte_chunks(file: BinaryIO, source: SourceFile, chunk_bytes: int) -> Iterator[bytes]:
@@ -63,23 +40,35 @@ def _decoded(chunks: Iterator[bytes], address: str) -> Iterator[bytes]:
     wanted = compression_of(address)
     chunks = _with_head(chunks)
     first = next(chunks)
-    found = next((name for magic, name in _MAGICS.items() if first.startswith(magic)), "")
+    found = _container_of(first)
     if wanted and found != wanted:
-        raise StorageError(f"{printable(address)} is not {wanted}, as its name says: rename it.")
-    if found and not wanted:
+        what, remedy = _foreign(first) or (f"{found} file" if found else "", "rename it")
+        but = f", but {what}" if what else ""
         raise StorageError(
-            f"{printable(address)} is a {found} file under another name: rename it or unpack it."
+            f"{printable(address)} is not {wanted}, as its name says{but}: {remedy}."
         )
     if wanted:
         text = _with_head(_unpacked(_followed_by(first, chunks), wanted, address))
         first = next(text, b"")
+        if _container_of(first):
+            raise StorageError(
+                f"{printable(address)} is packed twice ({_container_of(first)} within {wanted}):"
+                " unpack it once."
+            )
     else:
         text = chunks
-    for mark, encoding in _ENCODINGS.items():
-        if first.startswith(mark):
-            raise StorageError(f"{printable(address)} is {encoding}: convert it to UTF-8.")
-    if first[_TAR_MARK] == b"ustar":
-        raise StorageError(f"{printable(address)} is a tar archive: unpack it.")
+        if found:
+            raise StorageError(
+                f"{printable(address)} is a {found} file under another name: rename it or unpack"
+                " it."
+            )
+    if foreign := _foreign(first):
+        raise StorageError(f"{printable(address)} is {foreign[0]}: {foreign[1]}.")
+    if encoding := _wide_encoding(first):
+        raise StorageError(
+            f"{printable(address)} is {encoding}: convert it to UTF-8"
+            f" (iconv -f {encoding} -t UTF-8)."
+        )
     yield first.removeprefix(BOM)
     yield from text
 
@@ -120,7 +109,9 @@ _UNPACK_BYTES = {"gzip": 16 << 10, "zstd": 1 << 10}
 def _new_unpacker(compression: str) -> _Unpacker:
     if compression == "gzip":
         return zlib.decompressobj(wbits=31)
-    unpacker: _Unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    unpacker: _Unpacker = zstandard.ZstdDecompressor(
+        max_window_size=MAX_WINDOW_BYTES
+    ).decompressobj()
     return unpacker
 
 
@@ -142,7 +133,7 @@ def _unpacked(chunks: Iterable[bytes], compression: str, address: str) -> Iterat
                     text = unpacker.decompress(piece)
                 except (zlib.error, zstandard.ZstdError) as error:
                     raise StorageError(
-                        f"{printable(address)} is damaged ({error}): fetch it again."
+                        f"{printable(address)} {_packing_fault(str(error))}."
                     ) from error
                 piece = b""
                 if unpacker.eof:
@@ -162,3 +153,29 @@ def check_expansion(num_unpacked: int, num_packed: int, address: str) -> None:
             f"{printable(address)} unpacks to more than {MAX_EXPANSION} times its size,"
             " as no text does: unpack it yourself if it is sound."
         )
+
+
+MAX_WINDOW_BYTES = 128 << 20  # of zstd
+
+
+def _with_line_feeds(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same text; where its lines end with CR alone, with LF in its place."""
+    first = next(chunks, b"")
+    if b"\n" not in first and b"\r" in first[:-1]:
+        yield first.replace(b"\r", b"\n")
+        yield from (chunk.replace(b"\r", b"\n") for chunk in chunks)
+    else:
+        yield first
+        yield from chunks
+
+
+def _packing_fault(problem: str) -> str:
+    """What is wrong with a packed file, and what to do, from what its library says."""
+    if "too much memory" in problem:
+        return (
+            f"needs more than the {MAX_WINDOW_BYTES >> 20} MiB of memory that are allowed to unpack"
+            " it (its zstd window): pack it again without --long and --ultra"
+        )
+    if "Dictionary mismatch" in problem:
+        return "is packed with a zstd dictionary that is not in it: pack it again without one"
+    return f"is damaged ({problem}): fetch it again"

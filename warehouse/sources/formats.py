@@ -1,7 +1,6 @@
 """Formats of source files: lines, CSV, CoNLL, Parquet."""
 
-import csv
-import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,158 +10,32 @@ import pyarrow.parquet as pq
 
 from warehouse.errors import StorageError, one_line
 from warehouse.sources.bytes import byte_chunks, check_expansion
-from warehouse.sources.files import (
-    MAX_FIELD_CHARACTERS,
-    MAX_SENTENCE_LINES,
-    SourceFile,
-    _open,
-    printable,
-    row_group_starts,
-)
+from warehouse.sources.files import SourceFile, _open, printable, row_group_starts
+from warehouse.sources.foreign import _foreign
 
 
 def refusing_arrays(
     lines: Iterable[tuple[bytes, int]], address: str
 ) -> Iterator[tuple[bytes, int]]:
-    """Pass lines through; refuse a file that is one JSON array."""
+    """Pass lines through; refuse what begins as JSON over several lines."""
+    is_first = True
     for block, line in lines:
-        if line == 1 and block.lstrip()[:1] == b"[" and block.lstrip()[1:].lstrip()[:1] == b"{":
-            raise StorageError(
-                f"{printable(address)} is one JSON array: write one object a line instead."
-            )
-        yield block, line
-
-
-def tab_blocks(
-    lines: Iterable[tuple[bytes, int]], columns: Sequence[str]
-) -> Iterator[tuple[bytes, int]]:
-    """Turn lines of tab-separated values into blocks of JSON lines."""
-    # Where a line is one text, a tab in it is just a blank.
-    most = -1 if len(columns) > 1 else 0
-
-    def as_json(line: bytes) -> bytes:
-        if not line.strip():
-            return b""
-        try:
-            values = line.removesuffix(b"\r").decode().split("\t", most)
-        except UnicodeDecodeError:
-            return line  # whoever reads it will say what is wrong with it
-        return orjson.dumps(dict(zip(columns, values, strict=False)))
-
-    for block, line in lines:
-        yield b"\n".join(map(as_json, block.split(b"\n"))), line
-
-
-def conll_blocks(
-    lines: Iterable[tuple[bytes, int]], address: str, columns: Sequence[str], block_bytes: int
-) -> Iterator[tuple[bytes, int]]:
-    """Sentences of a token a line, its tag in the last column, a blank line behind each sentence.
-
-    A sentence stands where its first line stood. One with a line that has no tag has fewer tags
-    than tokens, so that whoever reads it rejects it.
-    """
-    waiting: list[bytes] = []
-    num_waiting = 0
-    first = end = 1  # lines of the file: where what is waiting begins, and where it ends
-    sentence: list[bytes] = []
-
-    def closed(number: int) -> None:
-        nonlocal num_waiting, end, sentence
-        text = _sentence(sentence, columns) + b"\n" * (number - end)
-        waiting.append(text)
-        num_waiting, end, sentence = num_waiting + len(text), number, []
-
-    number = 1
-    for block, start in lines:
-        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start):
-            if line.strip():
-                if len(sentence) == MAX_SENTENCE_LINES:
-                    raise StorageError(
-                        f"{printable(address)} has no blank line in the {MAX_SENTENCE_LINES:,} "
-                        f"lines before line {number}: separate its sentences by blank lines."
-                    )
-                if not sentence:
-                    waiting.append(b"\n" * (number - end))
-                    end = number
-                sentence.append(line)
-            elif sentence:
-                closed(number)
-                if num_waiting >= block_bytes:
-                    yield b"".join(waiting), first
-                    waiting, num_waiting, first = [], 0, end
-    if sentence:
-        closed(number + 1)
-    if waiting:
-        yield b"".join(waiting), first
-
-
-def _sentence(lines: list[bytes], columns: Sequence[str]) -> bytes:
-    """One line of JSON; a line that is not UTF-8 stands for the sentence that it spoils."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    for line in lines:
-        try:
-            fields = line.decode().split()
-        except UnicodeDecodeError:
-            return line
-        if fields[0] != "-DOCSTART-":
-            tokens.append(fields[0])
-            tags.extend(fields[-1:] if len(fields) > 1 else ())
-    return orjson.dumps(dict(zip(columns, (tokens, tags), strict=False))) if tokens else b""
-
-
-def csv_blocks(
-    lines: Iterable[tuple[bytes, int]], address: str, columns: Sequence[str], block_bytes: int
-) -> Iterator[tuple[bytes, int]]:
-    """Turn the lines of a CSV file into blocks of JSON lines."""
-
-    def decoded() -> Iterator[str]:
-        for block, first in lines:
-            try:
-                yield from io.StringIO(block.decode(), newline="\n")
-            except UnicodeDecodeError as error:
-                number = first + block.count(b"\n", 0, error.start)
+        if is_first and block.strip():
+            is_first = False
+            first, *others = (text for text in block.split(b"\n") if text.strip())
+            # One bad row does not make the file something else.
+            has_rows = bool(others) and _is_json_object(others[0])
+            if not has_rows and re.match(rb"\s*\[\s*(\{|$)", first):
                 raise StorageError(
-                    f"{printable(address)} is not UTF-8 in line {number}: convert it to UTF-8."
-                ) from None
-
-    # Of the whole process; the default refuses a text of 128 KiB.
-    csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    rows = csv.reader(decoded(), strict=True)
-    waiting: list[bytes] = []
-    num_waiting = 0
-    first = 2
-    try:
-        header = next(rows, None)
-        if header is None or not any(header):
-            raise StorageError(f"{printable(address)} has no header: name the columns in line 1.")
-        if len(set(header)) < len(header):
-            raise StorageError(f"{printable(address)} names a column twice: correct the header.")
-        for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-            if not set(columns) & set(header) and set(columns) & set(header[0].split(separator)):
-                raise StorageError(
-                    f"{printable(address)} is separated by {name}: write commas, with quotes"
-                    " around what holds one."
+                    f"{printable(address)} is one JSON array: write one object a line instead"
+                    " (jq -c .[])."
                 )
-        first = end = rows.line_num + 1
-        for row in rows:
-            if row and len(row) != len(header):
-                # Not an object, so that it is rejected; which column is wrong cannot be known.
-                text = orjson.dumps(row)
-            else:
-                text = orjson.dumps(dict(zip(header, row, strict=True))) if row else b""
-            waiting.append(text + b"\n" * (rows.line_num + 1 - end))
-            num_waiting += len(waiting[-1])
-            end = rows.line_num + 1
-            if num_waiting >= block_bytes:
-                yield b"".join(waiting), first
-                waiting, num_waiting, first = [], 0, end
-    except csv.Error as error:
-        raise StorageError(
-            f"{printable(address)} is not CSV near line {rows.line_num} ({error}): correct it."
-        ) from None
-    if waiting:
-        yield b"".join(waiting), first
+            if not has_rows and first.strip() == b"{":
+                raise StorageError(
+                    f"{printable(address)} has JSON objects of several lines: write one object a"
+                    " line instead (jq -c .)."
+                )
+        yield block, line
 
 
 def parquet_blocks(
@@ -171,8 +44,12 @@ def parquet_blocks(
     """Read a Parquet file as blocks of JSON lines."""
     address = source.address
     with _open(address) as file:
-        for _ in byte_chunks(file, source, block_bytes):
-            pass
+        for number, chunk in enumerate(byte_chunks(file, source, max(block_bytes, 1_024))):
+            if number == 0 and not source.begin and chunk[:4] not in (b"PAR1", b"PARE"):
+                what, remedy = _foreign(chunk) or ("another file", "rename it, or write it again")
+                raise StorageError(
+                    f"{printable(address)} is not Parquet, as its name says, but {what}: {remedy}."
+                )
         file.seek(0)
         line = source.first_line
         num_unpacked = 0
@@ -218,3 +95,10 @@ def _plain(value: Any) -> Any:
         return value.decode()
     except UnicodeDecodeError:
         return {"binary": value[:32].hex()}
+
+
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -5,8 +5,9 @@ A source is a file of one of these formats, by the end of its name, plain or com
 
 - `.jsonl`, `.ndjson`, `.json`: one JSON object a line;
 - `.txt`, `.tokens`, `.tsv`: columns separated by tabs, without a header and without quoting;
-- `.csv`: a header, commas, quotes (RFC 4180);
-- `.conll`, `.bio`: a token and its tag a line, a blank line behind each sentence;
+- `.csv`: a header, commas (or semicolons, tabs, bars), quotes (RFC 4180);
+- `.conll`, `.bio`: a token and its tag a line among other columns, a blank line behind each
+  sentence, comments (`#`);
 - `.parquet`: one record a row.
 
 All of them come out as lines of JSON, so that whoever reads them needs to know one format. A file
@@ -23,6 +24,7 @@ that only who reads from the start knows where a record begins.
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -33,13 +35,17 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 from warehouse.errors import StorageError, one_line
-from warehouse.sources.bytes import BOM, _decoded, byte_chunks
+from warehouse.sources.bytes import _decoded, _with_line_feeds, byte_chunks
+from warehouse.sources.conll import TokenColumns, conll_blocks
+from warehouse.sources.delimited import csv_blocks, tab_blocks
 from warehouse.sources.files import (
     CONLL,
     LINES,
     PARQUET,
     TABS,
     SourceFile,
+    _is_remote,
+    _links,
     _open,
     compression_of,
     format_of,
@@ -48,13 +54,9 @@ from warehouse.sources.files import (
     printable,
     row_group_starts,
 )
-from warehouse.sources.formats import (
-    conll_blocks,
-    csv_blocks,
-    parquet_blocks,
-    refusing_arrays,
-    tab_blocks,
-)
+from warehouse.sources.foreign import BOM
+from warehouse.sources.formats import parquet_blocks, refusing_arrays
+from warehouse.sources.left_out import LeftOut
 
 BLOCK_BYTES = 1 << 20
 
@@ -72,8 +74,9 @@ def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
     """Every file that the addresses name, in their order, each once, in its pieces.
 
     An address is a path, a pattern (`data/*.jsonl`), a folder (all files of a known format below
-    it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`). Files of
-    one pattern or folder are sorted.
+    it, hidden ones excepted) or anything that fsspec opens (`s3://`, `hf://`, `https://`), also in
+    chains (`zip://*.jsonl::archive.zip`, `simplecache::https://...`). Files of one pattern or
+    folder are sorted. A link to a folder is followed, but each folder is entered once.
 
     Raises:
         StorageError: an address names nothing, or something that is no file of a known format or
@@ -81,14 +84,22 @@ def find_sources(addresses: Sequence[str]) -> list[SourceFile]:
     """
     if not addresses:
         raise StorageError("There is no source to read: name at least one file.")
-    found = dict.fromkeys(file for address in addresses for file in sorted(_expand(address)))
-    return [piece for address in found for piece in _pieces(address)]
+    found: dict[str, bool] = {}
+    for address in addresses:
+        files = sorted(set(_expand(address)))
+        for file, outside in zip(files, _lead_outside(files, address), strict=True):
+            found.setdefault(file, outside)
+    return [
+        piece.model_copy(update={"leads_outside": True}) if outside else piece
+        for file, outside in found.items()
+        for piece in _pieces(file)
+    ]
 
 
 def _expand(address: str) -> list[str]:
     if "\0" in address or not address:
         raise StorageError(f"{printable(address)} is not an address: name a file.")
-    if "://" in address:
+    if _is_remote(address):
         return _expand_remote(address)
     if os.path.isdir(address):
         found = _files_below(address)
@@ -98,7 +109,7 @@ def _expand(address: str) -> list[str]:
             )
         return found
     if not os.path.lexists(address) and glob.has_magic(address):
-        found = [path for path in glob.glob(address, recursive=True) if not os.path.isdir(path)]
+        found = [path for path in _matching(address) if not os.path.isdir(path)]
         if not found:
             raise StorageError(
                 f"No file matches {printable(address)}: put one there, or correct the pattern."
@@ -107,25 +118,87 @@ def _expand(address: str) -> list[str]:
     return [address]
 
 
+def _lead_outside(files: Sequence[str], address: str) -> Iterator[bool]:
+    """Which files are links, or below a link, to outside of the folder that the address names."""
+    if _is_remote(address) and not address.startswith(("file://", "local://")):
+        yield from (False for _ in files)
+        return
+    folder = address if os.path.isdir(address) else os.path.dirname(_without_magic(address))
+    top = os.path.realpath(folder.partition("://")[2] or folder)
+    places: dict[str, str] = {}
+    for file in files:
+        file = file.partition("://")[2] if _is_remote(file) else file
+        place = os.path.dirname(file)
+        if place not in places:
+            places[place] = os.path.realpath(place)
+        real = os.path.realpath(file) if os.path.islink(file) else os.path.join(places[place], "")
+        yield not f"{real}/".startswith(os.path.join(top, ""))
+
+
+def _without_magic(address: str) -> str:
+    """An address up to the first part of it that is a pattern."""
+    if os.path.lexists(address):
+        return address
+    parts = address.split("/")
+    patterns = [i for i, part in enumerate(parts) if glob.has_magic(part)]
+    return "/".join([*parts[: patterns[0]], ""]) if patterns else address
+
+
 def _files_below(folder: str) -> list[str]:
-    found: list[str] = []
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        visible = [name for name in names if not name.startswith(".")]
-        found += [os.path.join(place, name) for name in visible if is_known(name)]
-    return found
+    return [
+        os.path.join(place, name)
+        for place, names in _folders_below(folder)
+        for name in names
+        if not name.startswith(".") and is_known(name)
+    ]
+
+
+def _folders_below(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, hidden ones excepted, each once, and the names of their files.
+
+    So links that lead back to a folder above end.
+    """
+    entered: set[tuple[int, int]] = set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in entered:
+            subfolders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield place, names
+
+
+def _matching(pattern: str) -> list[str]:
+    """What matches a pattern, in which `**` stands for any folders."""
+    # Not glob's own way, which follows links in a circle until a path is too long.
+    pattern = _FOLDERS_TWICE.sub("**", pattern)
+    before, star, after = f"/{pattern}".partition("/**/")
+    if not star:
+        if not pattern.endswith("/**") and pattern != "**":
+            return glob.glob(pattern)
+        before, after = f"/{pattern}".removesuffix("/**"), "*"
+    top = before[1:] or ("/" if pattern.startswith("/") else "")
+    return [
+        path if top else path.removeprefix("./")
+        for start in (glob.glob(top) if glob.has_magic(top) else [top or "."])
+        for folder, _ in _folders_below(start)
+        for path in _matching(os.path.join(glob.escape(folder), after))
+    ]
 
 
 def _expand_remote(address: str) -> list[str]:
-    user, at, _ = address.split("://", 1)[1].partition("/")[0].rpartition("@")
-    if at and ":" in user:
-        raise StorageError(
-            "The address of a source holds a password, which would be kept beside the data: give "
-            "it by the environment, such as FSSPEC_FTP_USERNAME and FSSPEC_FTP_PASSWORD."
-        )
+    links, place = _links(address)
+    for link in links:
+        user, at, _ = link.partition("://")[2].partition("/")[0].rpartition("@")
+        if at and ":" in user:
+            raise StorageError(
+                "The address of a source holds a password, which would be kept beside the data:"
+                " give it by the environment, such as FSSPEC_FTP_USERNAME and FSSPEC_FTP_PASSWORD."
+            )
     with _reading(address):
         system, path = fsspec.url_to_fs(address)
-        scheme = address.partition("://")[0]
+        scheme = links[place].partition("://")[0]
         if glob.has_magic(path) and not system.exists(path):
             found = [name for name in system.glob(path) if not system.isdir(name)]
         elif system.isdir(path):
@@ -134,7 +207,8 @@ def _expand_remote(address: str) -> list[str]:
             return [address]
         if not found:
             raise StorageError(f"No file matches {printable(address)}: correct the address.")
-        return [f"{scheme}://{str(name).removeprefix(f'{scheme}://')}" for name in found]
+        ends = [f"{scheme}://{str(name).removeprefix(f'{scheme}://')}" for name in found]
+        return ["::".join([*links[:place], end, *links[place + 1 :]]) for end in ends]
 
 
 def _pieces(address: str) -> Iterator[SourceFile]:
@@ -238,13 +312,15 @@ class _Piece:
         )
 
 
-# --- reading --------------------------------------------------------------------------------------
+_FOLDERS_TWICE = re.compile(r"(?<![^/])\*\*(/\*\*)+(?![^/])")
 
 
 def blocks(
     source: SourceFile,
     columns: Sequence[str] = ("source", "target"),
     block_bytes: int = BLOCK_BYTES,
+    token_columns: TokenColumns = TokenColumns(),  # noqa: B008
+    left_out: LeftOut | None = None,
 ) -> Iterator[tuple[bytes, int]]:
     """A file or a piece as blocks of whole lines of JSON, each with the number of its first line.
 
@@ -255,12 +331,15 @@ def blocks(
         source: what `find_sources` found.
         columns: the names of the columns of a file without a header, in order; more are ignored.
         block_bytes: about the size of a block, before it is made to end with a line.
+        token_columns: which columns of a `.conll` file hold the tokens and the tags.
+        left_out: takes what of a `.csv` or `.conll` file is in no block.
 
     Raises:
         StorageError: the file is empty, damaged, cut short, in another encoding than UTF-8,
             unpacks to too much, has a line over 64 MiB, or is not what it was when it was found.
     """
     address = source.address
+    left_out = LeftOut() if left_out is None else left_out
     with _reading(address):
         form = format_of(address)
         if form == PARQUET:
@@ -270,15 +349,19 @@ def blocks(
             stream = byte_chunks(file, source, block_bytes)
             if not source.begin:  # what a file is, its first bytes say
                 stream = _decoded(stream, address)
+                if form != LINES:
+                    stream = _with_line_feeds(stream)
             lines = _line_blocks(stream, source, block_bytes)
             if form == LINES:
                 yield from refusing_arrays(lines, address)
             elif form == TABS:
                 yield from tab_blocks(lines, columns)
             elif form == CONLL:
-                yield from conll_blocks(lines, address, columns, block_bytes)
+                yield from conll_blocks(
+                    lines, address, columns, block_bytes, token_columns, left_out
+                )
             else:
-                yield from csv_blocks(lines, address, columns, block_bytes)
+                yield from csv_blocks(lines, source, columns, block_bytes, left_out)
 
 
 def _line_blocks(
@@ -341,13 +424,17 @@ def read_user_dictionary(address: str) -> list[tuple[int, str]]:
 @contextmanager
 def _reading(address: str) -> Iterator[None]:
     """What goes wrong with a file, as one sentence that names it."""
-    remote = "://" in address
+    remote = _is_remote(address)
     try:
         yield
     except StorageError:
         raise
     except FileNotFoundError:
-        raise StorageError(f"{printable(address)} does not exist: correct the address.") from None
+        link = "leads to a file that" if not remote and os.path.islink(address) else ""
+        raise StorageError(
+            f"{' '.join(filter(None, (printable(address), link)))} does not exist: correct the"
+            f" {'link' if link else 'address'}."
+        ) from None
     except PermissionError:
         remedy = "check your credentials for it" if remote else "change its permissions"
         raise StorageError(f"{printable(address)} may not be read: {remedy}.") from None
