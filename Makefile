@@ -1,13 +1,14 @@
 # make demo    train, compare and register models on the bundled sample
 # make test    style, import rules, types, tests
 # make lint    style, import rules, types
-# make format  rewrite the code in the house's style
-# make bench   the benchmarks of speed, one after the other, and their tables in docs/benchmarks.md
-# make bench-gpu  what a GPU makes of a training step, in under eight minutes
-# make clean   remove the environment and the caches of tools, never the warehouse
+# make format  rewrite the code in the style of the repository
+# make bench   run the benchmarks of speed and write their tables into docs/benchmarks.md
+# make bench-gpu  time a training step on a GPU, in under eight minutes
+# make docs    build the documentation into site/, offline; a warning or a broken link is an error
+# make clean   remove the environment, the site and the caches of tools; never the warehouse
 #
-# Each creates the environment first where it is absent or older than what it was made from.
-# Variables: PYTHON=python3.12 the interpreter that makes the environment; VENV=path where it lies;
+# Each creates the environment first if it is missing or older than its requirements.
+# Variables: PYTHON=python3.12 the interpreter of the environment; VENV=path of the environment;
 #            BENCHMARKS="chain ngram" which of benchmarks/; ngram, ablation and translation need corpora;
 #            JOBS=4 test processes; TESTS="tests/test_text.py -k clitics" what to test;
 #            MARKED="network or not network" also the test that installs a registered version's
@@ -39,7 +40,7 @@ CREATE = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517
 endif
 
-.PHONY: demo test lint format bench bench-gpu clean venv
+.PHONY: demo test lint format docs bench bench-gpu clean venv
 
 demo: $(STAMP)
 	@$(BIN)/tidemill retrain demo
@@ -65,6 +66,12 @@ format: $(STAMP)
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/zensical build --strict --clean
+	@$(BIN)/python docs/check_links.py site
+	@echo "open site/index.html; for the search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 bench: $(STAMP)
 	@for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 	@$(BIN)/python benchmarks/report.py
@@ -73,7 +80,7 @@ bench-gpu: $(STAMP)
 	@$(BIN)/python benchmarks/gpu.py
 
 clean:
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist docs/reference site
 	find flows pipeline warehouse tests -name __pycache__ -type d -exec rm -rf {} +
 
 venv: $(STAMP)
