@@ -101,7 +101,8 @@ import os
 import time
 from pathlib import Path
 
-from flows.caching import Steps, cached_task
+from flows.steps.keys import cached_task
+from flows.steps.steps import Steps
 from pipeline.settings import Settings
 from pipeline.text import shout
 from warehouse.notes import Note, write_note
@@ -152,21 +153,21 @@ def hold(root: Path) -> dict[str, int]:
 RUN = """
 import json, sys
 from pathlib import Path
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.work import *
 
 root = Path(sys.argv[1])
 steps = Steps(root)
 device = sys.argv[2]
-note = steps.run(write, label="1", root=root, text=" tide ", settings=Settings(), device=device)
-sizes = steps.run(measure, root=root, notes=[note])
+note = steps.run(write, label="1", text=" tide ", settings=Settings(), device=device)
+sizes = steps.run(measure, notes=[note])
 states = [each.state for each in steps.states]
 print(json.dumps({"note": note.digest, "sizes": sizes, "states": states}))
 """
 
 DIGESTS = """
 import json
-from flows.code_digest import code_digest
+from flows.steps.code_digest import code_digest
 from flows.work import *
 from pipeline.problems.first import First
 print(json.dumps({
@@ -186,8 +187,7 @@ class Project:
             file = path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-        for name in ("caching.py", "code_digest.py"):
-            shutil.copy(ROOT / "flows" / name, path / "flows" / name)
+        shutil.copytree(ROOT / "flows" / "steps", path / "flows" / "steps")
         self.root = path / "warehouse-root"
         self.root.mkdir()
 
@@ -265,7 +265,7 @@ def test_the_result_is_the_same_object_computed_or_kept(project: Project) -> Non
     code = """
 import json, sys
 from pathlib import Path
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.work import *
 from pipeline.problems.first import First
 steps = Steps(Path(sys.argv[1]))
@@ -292,7 +292,7 @@ print(json.dumps([each.state for each in steps.states]))
         ("flows/work.py", "UNUSED = 1", "UNUSED = 2", set()),
         ("flows/work.py", 'text + "?"', 'text + "??"', set()),
         ("flows/work.py", "__name__, 1", "__name__, 2", {"solve"}),
-        ("flows/caching.py", "class Steps:", "class Steps:\n    NEW = 1\n", set()),
+        ("flows/steps/steps.py", "class Steps:", "class Steps:\n    NEW = 1\n", set()),
     ],
 )
 def test_the_key_follows_the_code_that_is_reached(
@@ -308,11 +308,11 @@ def test_what_cannot_enter_a_key_fails_the_task(project: Project) -> None:
     code = """
 import json, sys
 from pathlib import Path
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.work import *
 steps = Steps(Path(sys.argv[1]))
 try:
-    steps.run(measure, root=sys.argv[1], notes=[Path("a.txt")])
+    steps.run(measure, notes=[Path("a.txt")])
 except TypeError as error:
     print(json.dumps([str(error), steps.states[0].state]))
 """
@@ -329,10 +329,10 @@ def wait_for(project: Project, process: subprocess.Popen[str]) -> None:
 HOLD = """
 import json, sys
 from pathlib import Path
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.work import *
 steps = Steps(Path(sys.argv[1]))
-result = steps.run(hold, root=sys.argv[1])
+result = steps.run(hold)
 print(json.dumps([steps.states[0].state, result["pid"]]))
 """
 
@@ -368,7 +368,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
-from flows.caching import Steps
+from flows.steps.steps import Steps
 from flows.work import *
 
 @flow
@@ -376,7 +376,7 @@ def both(root: str, device: str = "cpu", path: bool = False):
     steps = Steps(Path(root))
     inputs = {"root": root, "text": " tide ", "settings": Settings(), "device": device}
     note = steps.run(write, label="{one}", **inputs)
-    steps.run(measure, root=root, notes=[Path("a")] if path else [note])
+    steps.run(measure, notes=[Path("a")] if path else [note])
     return [each.state for each in steps.states]
 
 with prefect_test_harness(server_startup_timeout=120), temporary_settings(

@@ -127,9 +127,8 @@ def test_the_parser_refuses_what_is_wrong(
 
 def test_every_setting_and_variant_exists() -> None:
     from flows.catalogue import catalogue
-
-    from flows.settings import apply_overrides, checked, setting, signature_of
     from flows.retrain import retrain
+    from flows.settings import apply_overrides, checked, setting, signature_of
     from pipeline.networks.variants import parse_variant
 
     deployments, signature = catalogue(), signature_of(retrain)

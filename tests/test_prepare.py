@@ -333,8 +333,8 @@ def test_a_model_goes_on_learning_with_every_word_where_it_was(
             rehearsal=share,
         )
         version = Registry(warehouse).versions("words")[0]
-        line = next(one for one in version.description.splitlines() if "goes on from" in one)
-        assert line.startswith("- goes on from version 1, with ")
+        line = next(one for one in version.description.splitlines() if "continues version" in one)
+        assert line.startswith("- continues version 1, with ")
         counts[share] = [int(number) for number in re.findall(r"\d+", line)[1:]]
         num_new, num_rehearsed, num_known = counts[share]
         assert num_known == first.splits.train.num_rows
