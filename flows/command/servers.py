@@ -1,8 +1,11 @@
 """The commands about this machine and its servers: pages, checks, deployments."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -28,14 +31,30 @@ def ui(
     _check_port(port)
     say(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
     environment = {**os.environ, **registry.server_environment()}
-    with subprocess.Popen(command, env=environment) as server:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit_by_signal)
+    # In a process group of its own, so that the server ends together with all that it started.
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
         try:
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()
-            server.wait()
             return OK
+        finally:
+            _end_group(server)
     return code if code >= 0 else 128 - code  # as shells say which signal ended it
+
+
+def _exit_by_signal(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End a server and all processes of its group: first asked to, then killed."""
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(seconds)
 
 
 def _check_port(port: int) -> None:
