@@ -378,19 +378,11 @@ def _leaderboard_row(version: "VersionInfo") -> LeaderboardRow:
         version=version.version,
         variant=version.variant,
         champion=version.champion,
-        metrics=_scores_of(version),
+        metrics=version.scores,
         reason=version.tags.get("promotion_reason", ""),
         unit=version.params.get("text.unit", ""),
         snapshot=version.tags.get("snapshot", "")[:12],
     )
-
-
-def _scores_of(version: "VersionInfo") -> dict[str, float | None]:
-    """The scores of a version by name; None for those that are undefined."""
-    from flows.publish.version import UNDEFINED_TAG
-
-    undefined = version.tags.get(UNDEFINED_TAG, "").split(", ")
-    return {name: None for name in undefined if name} | version.metrics
 
 
 def print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
@@ -400,7 +392,7 @@ def print_leaderboard(registry: "Registry", name: str, why: str = "") -> None:
     and what the last retraining came to, which may have left the champion where it was.
     """
     versions = registry.versions(name)
-    found = {each.version: _scores_of(each) for each in versions}
+    found = {each.version: each.scores for each in versions}
     scores = sorted({key for each in found.values() for key in each if key.startswith("test/")})
     shown = [*scores, "size/parameters", "speed/training_seconds"]
     titles = [*(key.removeprefix("test/") for key in scores), "parameters", "seconds"]

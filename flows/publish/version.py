@@ -20,10 +20,7 @@ from pipeline.prediction import PREDICTORS
 from warehouse.checkpoints import CheckpointRef, Checkpoints, read_checkpoint
 from warehouse.registry.publication import DatasetInfo, Publication
 from warehouse.registry.registry import Registry
-from warehouse.registry.versions import VersionInfo
-
-UNDEFINED_TAG = "undefined_scores"
-"""The tag of a version that names its scores that are undefined."""
+from warehouse.registry.versions import UNDEFINED_TAG, VersionInfo
 
 SHOWN = {
     "accuracy": ("accuracy", "{:.1%}"),

@@ -10,6 +10,8 @@ from warehouse.errors import StorageError
 
 CHAMPION = "champion"
 PREVIOUS_CHAMPION = "previous_champion"
+UNDEFINED_TAG = "undefined_scores"
+"""The tag of a version that names its scores that are undefined."""
 
 
 class Version(BaseModel, frozen=True):
@@ -40,6 +42,12 @@ class VersionInfo(BaseModel, frozen=True):
     created: datetime
     run_id: str
     model_id: str
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """All scores by name; None for those that are undefined."""
+        undefined = self.tags.get(UNDEFINED_TAG, "").split(", ")
+        return {name: None for name in undefined if name} | self.metrics
 
 
 def version_info(version: ModelVersion, run: Run | None, aliases: dict[str, int]) -> VersionInfo:
